@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Byte ports: what a serial line or a virtio console is connected to. All calls on the port's loop or with its lock. */
+#ifndef LODGE_CHR_CHR_H
+#define LODGE_CHR_CHR_H
+
+#include "loop/loop.h"
+
+struct chr;
+/* The side of whoever uses the port. lock (may be NULL) is held around these. */
+struct chr_user {
+    size_t (*can_receive)(struct chr_user *u);          /* bytes it takes now; 0 stops reading until chr_accept */
+    void (*receive)(struct chr_user *u, const uint8_t *data, size_t len);
+    void (*event)(struct chr_user *u, bool open);       /* the other end came or went; optional */
+};
+
+/* Two descriptors (may be equal), borrowed or taken. On a terminal escape handling is the CLI's, not ours. */
+struct chr *chr_fd_open(struct loop *loop, int in_fd, int out_fd, bool take, struct err *err);
+/* Listening unix stream socket handed in by the broker; one client at a time, output without a client is kept in a 64 KiB ring and shown to the next. */
+struct chr *chr_listen_open(struct loop *loop, int take_listen_fd, struct err *err);
+/* Output only. */
+struct chr *chr_file_open(struct loop *loop, int take_fd, struct err *err);
+struct chr *chr_null_open(void);
+void chr_close(struct chr *c);
+void chr_attach(struct chr *c, struct chr_user *u, pthread_mutex_t *lock);
+/* Never blocks: queues up to 1 MiB, then drops the oldest... returns bytes taken; the rest waits for `writable`. Any thread with the user's lock. */
+size_t chr_write(struct chr *c, const uint8_t *data, size_t len);
+/* The user can take more. */
+void chr_accept(struct chr *c);
+/* Pushes what is queued out, at most timeout_ms: at shutdown. */
+void chr_flush(struct chr *c, int timeout_ms);
+
+#endif
