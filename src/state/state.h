@@ -29,18 +29,22 @@ struct state_field {
     uint64_t max;               /* 0: no bound; else largest value accepted on load */
     uint16_t since;             /* section version that introduced it; 0 and 1 mean always */
     bool keep;                  /* reset leaves it alone (e.g. a MAC address set at realize) */
+    bool is_bool;               /* set by STATE and STATE_ARRAY: only 0 and 1 are loaded */
     const struct state_field *sub;
     bool (*needed)(const void *obj);
 };
 
 #define STATE_FIELD_(type, member) .name = #member, .offset = offsetof(type, member)
+#define STATE_BOOL_(x) .is_bool = _Generic((x), bool: true, default: false)
 /* An integer or bool member. STATE(struct x, y, .reset = 1, .max = 7) */
 #define STATE(type, member, ...)                                                                        \
-    { STATE_FIELD_(type, member), .kind = STATE_K_UINT, .size = sizeof(((type *)0)->member), .count = 1, ##__VA_ARGS__ }
+    { STATE_FIELD_(type, member), .kind = STATE_K_UINT, .size = sizeof(((type *)0)->member), .count = 1,   \
+      STATE_BOOL_(((type *)0)->member), ##__VA_ARGS__ }
 /* An array of integers. */
 #define STATE_ARRAY(type, member, ...)                                                                  \
     { STATE_FIELD_(type, member), .kind = STATE_K_UINT, .size = sizeof(((type *)0)->member[0]),         \
-      .count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), ##__VA_ARGS__ }
+      .count = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]),                             \
+      STATE_BOOL_(((type *)0)->member[0]), ##__VA_ARGS__ }
 /* Opaque bytes: a fixed array or any member. */
 #define STATE_BYTES(type, member, ...)                                                                  \
     { STATE_FIELD_(type, member), .kind = STATE_K_BYTES, .size = 1, .count = sizeof(((type *)0)->member), ##__VA_ARGS__ }
@@ -55,7 +59,11 @@ struct state_field {
 
 void state_reset(const struct state_field *fields, void *obj);
 void state_save(const struct state_field *fields, const void *obj, uint32_t version, struct buf *out);
-/* Reads one section of `len` bytes written by state_save. Fields newer than the stream get their reset value. */
+/*
+ * Reads one section of `len` bytes written by state_save. `version` is the newest the caller understands; the section
+ * says its own. Fields newer than the section get their reset value (.keep: stay); all other fields must be there, in
+ * table order, and nothing else.
+ */
 bool state_load(const struct state_field *fields, void *obj, size_t obj_size, uint32_t version, const uint8_t *data, size_t len, struct err *err);
 /* A JSON object with a member a field. The caller owns it. */
 struct json_object *state_inspect(const struct state_field *fields, const void *obj);
