@@ -164,8 +164,53 @@ struct insn_row {
     struct opnd reg, vvvv, rm;  /* vector and BMI rows */
     uint8_t map, pp, opcode;    /* where it is: map 0 (one byte), 1 (0F), 2 (0F38), 3 (0F3A); pp 0 none 1 66 2 F3 3 F2 */
     uint8_t ext;                /* ModRM.reg 0..7 when the row is one of a group, else 0xff */
+    uint8_t rmx;                /* ModRM.rm 1..8 minus one when a register form has one row each; 0: any */
+    uint8_t form, imm, size;    /* enum insn_form, row_imm, row_size */
+    uint8_t feat2;              /* a second feature needed */
+    uint8_t implicit;           /* vector rows: IMP_* */
+    uint32_t enc;               /* enum row_enc */
 };
-enum { MEM_VL = 0x80, MEM_VL2, MEM_VL4, MEM_VL8 };
+/*
+ * mem_size values that depend on the instruction; insn_mem_size() resolves them. 0 is the source size (ssize, which is
+ * opsize except for MOVZX/MOVSX/CRC32). MEM_FAR: offset and selector. MEM_DTR: limit and base, 6 or 10 bytes.
+ * MEM_X87ENV: 14 or 28 bytes, MEM_X87SAVE: 94 or 108 bytes, the smaller with a 16-bit operand size. MEM_XSAVE: the
+ * area's size follows XCR0, the decoder does not know it. MEM_NO: an address without an access (LEA, NOP, INVLPG).
+ */
+enum {
+    MEM_VL = 0x80, MEM_VL2, MEM_VL4, MEM_VL8, MEM_FAR, MEM_PAIR /* twice opsize */, MEM_DTR, MEM_X87ENV, MEM_X87SAVE,
+    MEM_FX512, MEM_XSAVE, MEM_NO
+};
+/* Registers a vector row uses without naming them: insn_row.implicit. */
+enum { IMP_R_XMM0 = 1, IMP_W_XMM0 = 2, IMP_R_AX_DX = 4, IMP_W_CX = 8, IMP_W_AX = 16 };
+/* insn_row.imm: which immediate follows. insn_row.size: how prefixes choose opsize. insn_row.enc: the rest of the match. */
+enum row_imm {
+    IMM_NONE, IMM_8 /* zero-extended */, IMM_S8 /* sign-extended to opsize */, IMM_Z /* 16 or 32 bits, sign-extended */,
+    IMM_V /* full opsize */, IMM_16, IMM_ENTER, IMM_FAR, IMM_MOFFS, IMM_J8, IMM_JZ,
+    IMM_IS4 /* register in bits 7:4 */, IMM_8_8 /* EXTRQ, INSERTQ: length | index << 8 */
+};
+enum row_size {
+    SZ_B, SZ_W, SZ_D,           /* always 1, 2, 4 bytes */
+    SZ_V,                       /* 2, 4 or 8 by prefix and mode */
+    SZ_Z,                       /* as SZ_V but at most 4 */
+    SZ_Y,                       /* 4, or 8 with W in 64-bit mode; 66 means nothing or selects the row */
+    SZ_D64,                     /* as SZ_V, but 8 by default in 64-bit mode */
+    SZ_F64,                     /* as SZ_D64, and 66 is ignored there (near branches as Intel has them) */
+    SZ_N,                       /* 8 in 64-bit mode, 4 elsewhere */
+};
+enum row_enc {
+    RE_MODRM = 1 << 0, RE_REG = 1 << 1 /* mod 3 only */, RE_MEM = 1 << 2 /* mod 0..2 only */,
+    RE_MODANY = 1 << 3,         /* mod is ignored: always a register */
+    RE_LOCK = 1 << 4,           /* LOCK allowed with a memory operand */
+    RE_OPREG = 1 << 5,          /* 8 opcodes, the low three bits are a register */
+    RE_CC = 1 << 6,             /* 16 opcodes, the low four bits are a condition */
+    RE_PP = 1 << 7,             /* pp must match; without it F2, F3 and 66 do not select the row */
+    RE_NOF = 1 << 8,            /* no F2 or F3, 66 is free */
+    RE_VEX = 1 << 9, RE_W0 = 1 << 10, RE_W1 = 1 << 11, RE_L0 = 1 << 12, RE_L1 = 1 << 13, RE_VSIB = 1 << 14,
+    RE_SRC8 = 1 << 15, RE_SRC16 = 1 << 16, RE_SRC32 = 1 << 17, RE_SRCV = 1 << 18,   /* ssize; SRCV: as SZ_V would have it */
+    RE_SEGREG = 1 << 19,        /* ModRM.reg is a segment register */
+    RE_CRREG = 1 << 20, RE_DRREG = 1 << 21,             /* ModRM.reg is a control or debug register */
+    RE_NOB = 1 << 22,           /* not with REX.B */
+};
 enum row_attr {
     RA_CPL0 = 1,                /* #GP(0) unless CPL 0 (checked by sys/) */
     RA_NO64 = 2,                /* #UD in 64-bit mode (decoder answers OP_ILLEGAL) */
@@ -198,6 +243,12 @@ static inline const struct insn_row *insn_row(const struct insn *i)
 {
     return &insn_rows[i->row];
 }
+
+/*
+ * Bytes of the memory operand, 0 when there is none or it is not accessed (MEM_NO), or the decoder cannot know
+ * (MEM_XSAVE). String instructions and PUSH/POP's stack side are not memory operands here.
+ */
+unsigned insn_mem_size(const struct insn *i);
 
 /* Text of one instruction for logs, without operands' symbols: "add [rax+0x8], ecx". Returns buf. */
 const char *insn_format(const struct insn *i, enum insn_mode mode, uint64_t rip, char *buf, size_t size);
