@@ -3,7 +3,8 @@
  * Event loop: descriptors, timers, calls from other threads. One thread runs a loop; callbacks run on it.
  * Watches, timers and calls are embedded in their owner and recovered with container_of.
  * `lock`, when set, is held around the callback (a device's lock domain); the owner holds it when it removes the watch
- * or disarms the timer, so that a callback never runs after that.
+ * or disarms the timer, so that a callback never runs after that. The lock itself must outlive the round in progress:
+ * free it on the loop's thread, or after a loop_run_sync. Without a lock, remove and disarm on the loop's thread.
  */
 #ifndef LODGE_LOOP_LOOP_H
 #define LODGE_LOOP_LOOP_H
@@ -33,11 +34,11 @@ struct loop_fd {
     void (*fn)(struct loop_fd *w, uint32_t events);
     pthread_mutex_t *lock;      /* may be NULL */
     struct loop *loop;          /* NULL when not added */
-    struct list node;
+    uint32_t slot;              /* loop's */
 };
 /* Any thread. fd, fn, lock set by the caller. */
 bool loop_fd_add(struct loop *loop, struct loop_fd *w, uint32_t events, struct err *err);
-void loop_fd_mod(struct loop_fd *w, uint32_t events);   /* 0 pauses */
+void loop_fd_mod(struct loop_fd *w, uint32_t events);   /* 0 pauses: not even EPOLLHUP is reported */
 void loop_fd_del(struct loop_fd *w);                    /* harmless when not added */
 
 /*
@@ -63,11 +64,12 @@ struct timer {
     struct vm_clock *clock;             /* NULL: host_clock_ns */
     pthread_mutex_t *lock;              /* may be NULL */
     uint64_t expire_ns;                 /* absolute, in `clock` */
-    bool armed;
-    size_t slot;                        /* loop's */
+    bool armed;                         /* the loop's lock guards this and the rest */
+    size_t slot;
+    struct timer_heap *heap;
 };
 void timer_init(struct timer *t, struct loop *loop, struct vm_clock *clock, void (*fn)(struct timer *));
-/* Any thread. Arming an armed timer moves it. A time in the past fires at once. */
+/* Any thread. Arming an armed timer moves it. A time in the past fires at once; while its VM clock is paused none does. */
 void timer_arm(struct timer *t, uint64_t when_ns);
 void timer_disarm(struct timer *t);
 
@@ -78,7 +80,10 @@ struct loop_call {
     bool posted;
 };
 void loop_post(struct loop *loop, struct loop_call *c);
-/* As loop_post and waits for it; runs at once when already on the loop's thread. */
+/*
+ * As loop_post and waits for it; runs at once when already on the loop's thread. Until a loop first runs, its creator
+ * counts as its thread.
+ */
 void loop_run_sync(struct loop *loop, struct loop_call *c);
 bool loop_is_current(const struct loop *loop);
 
