@@ -14,6 +14,8 @@ struct code_buf;
 struct code_buf *code_buf_create(size_t size, struct err *err);
 void code_buf_destroy(struct code_buf *b);
 size_t code_buf_used(const struct code_buf *b);
+/* Forgets every thunk. All vCPUs stand at block edges, and no uop made by native_prepare is run after this. */
+void native_flush(struct code_buf *b);
 
 /* Host FPU environment and scratch of a vCPU. */
 bool native_cpu_init(struct soft_cpu *c, struct err *err);
