@@ -124,11 +124,43 @@ struct code_map *code_map_create(struct soft_vm *vm);
 void code_map_destroy(struct code_map *m);
 struct code_page *code_page_get(struct code_map *m, gpa_t gpa);         /* NULL: not RAM */
 /*
- * Before decoding [gpa, gpa+len): tracks the page (dropping its write tags in every vCPU, and waiting for that) and marks
- * the lines. Returns the page; its gen must be read after this call and before the bytes.
+ * Before decoding [gpa, gpa+len), in one page: tracks the page (dropping its write tags in every vCPU, and waiting for
+ * that) and marks the lines. Returns the page and the gen that a block has whose bytes are read after this call; NULL: not RAM.
  */
-struct code_page *code_track(struct soft_cpu *c, gpa_t gpa, unsigned len);
+struct code_page *code_track(struct soft_cpu *c, gpa_t gpa, unsigned len, uint32_t *gen);
 /* Bytes were written (store on a tracked page, DMA): stale blocks get a new gen. Any thread. After the write. */
 void code_written(struct soft_vm *vm, gpa_t gpa, uint64_t len);
+/* No longer worth watching: its blocks go stale, stores are fast again. */
+void code_untrack(struct code_page *pg);
+/* Drops the write tags of one page in every vCPU while all stand still. c: the calling vCPU, NULL on other threads. */
+void code_drop_write_tags(struct soft_vm *vm, struct soft_cpu *c, gpa_t page);
+/* The memslots changed, or dirty logging started: looks at mem again and flushes every TLB. Not from a vCPU thread. */
+bool code_map_update(struct code_map *m, struct err *err);
+
+/* --- for run/ --- */
+/* Empty tables; before anything else of this vCPU. */
+void mmu_cpu_init(struct soft_cpu *c);
+/* After an instruction that ran `single`: tells the code map of the stores in c->smc. */
+void mmu_smc_flush(struct soft_cpu *c);
+/* Jump cache: groups of 64 entries, a page's blocks all in one group, both halves of the address space apart. */
+enum { JC_GROUP_BITS = 6 };
+_Static_assert(JC_BITS == 12, "jc_index spells out the bits");
+static inline __attribute__((always_inline)) unsigned jc_index(uint64_t lin)
+{
+    return (unsigned)(((lin ^ (lin >> 6)) & 63) | (((lin >> 6) ^ (lin >> 11)) & 0x7c0) | ((lin >> 52) & 0x800));
+}
+/* lin was just fetched from; remembers whether its page is global. */
+void mmu_jc_fill(struct soft_cpu *c, uint64_t lin, struct soft_block *blk);
+void mmu_jc_flush(struct soft_cpu *c);
+/*
+ * In the world: may be asked to stand still, which it does by leaving at a block edge when PEND_STOP_WORLD is set and
+ * entering again (which waits). Code that unwinds out of an instruction aborts its exclusive section.
+ */
+void mmu_world_enter(struct soft_cpu *c);
+void mmu_world_leave(struct soft_cpu *c);
+void mmu_exclusive_abort(struct soft_cpu *c);
+/* From a thread that is no vCPU: all vCPUs stand still between these. */
+void mmu_world_stop(struct soft_vm *vm);
+void mmu_world_start(struct soft_vm *vm);
 
 #endif
