@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The roads the TLB's fast path does not take. A TLB hit implies a canonical address, so the canonical check lives here:
+ * SDM vol. 1 §3.3.7.1 (#GP, or #SS when the stack segment is implied by rSP or rBP as base).
+ */
+#include "engine/soft/interp/interp-int.h"
+
+#include <string.h>
+
+void interp_check_lin(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+{
+    uint64_t last = lin + size - 1;
+    bool bad;
+    if (cpu_code64(c)) {
+        bad = !is_canonical(lin) || !is_canonical(last);
+    } else {
+        bad = last >> 32 != 0 && lin >> 32 == 0;    /* across 4 GiB: the SDM leaves it to the implementation (3A §5.3) */
+    }
+    if (unlikely(bad)) {
+        cpu_raise_err(c, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
+    }
+}
+
+uint64_t interp_load_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+{
+    interp_check_lin(c, lin, size, seg);
+    return mmu_load_slow(c, lin, size);
+}
+
+void interp_store_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v)
+{
+    interp_check_lin(c, lin, size, seg);
+    mmu_store_slow(c, lin, size, v);
+}
+
+void *interp_ptr_w_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+{
+    interp_check_lin(c, lin, size, seg);
+    return mmu_ptr_slow(c, lin, size, MMU_WRITE);
+}
+
+uint64_t interp_rmw_get_slow(struct soft_cpu *c, uint64_t lin, unsigned size)
+{
+    mmu_probe(c, lin, size, MMU_WRITE);
+    return mmu_load(c, lin, size);
+}
+
+uint64_t interp_lin_any(struct soft_cpu *c, const struct uop *u, unsigned size, bool write, uint64_t add)
+{
+    const struct insn *i = &u->i;
+    uint64_t ea = i->flags & INSN_MOFFS ? i->imm & addr_masks[i->asize] : ea_of(c, u, add);
+    if (cpu_code64(c) || ((c->mode & MODE_FLAT) && i->seg < SEG_FS && i->seg != SEG_CS)) {
+        return c->segbase[i->seg] + ea;
+    }
+    return sys_seg_lin(c, i->seg, ea, size, write);
+}
+
+static bool write_tag_hit(struct soft_cpu *c, uint64_t lin)
+{
+    return (lin & ~(uint64_t)(PAGE_SIZE - 1)) == tlb_slot(c, lin)->tag_w;
+}
+
+/*
+ * Nothing may raise between mmu_exclusive_begin and _end, so both pieces are made writable before it. Waiting for the
+ * exclusive section may have served another vCPU's flush: then the pieces are asked for again. Pages that never get a
+ * write tag (logged, or tracked while single) end that by the count.
+ */
+void interp_locked_begin_slow(struct soft_cpu *c, struct locked *l, unsigned size)
+{
+    l->n1 = PAGE_SIZE - (l->lin & (PAGE_SIZE - 1));
+    l->p1 = l->p2 = NULL;
+    if (l->n1 < size) {
+        for (unsigned tries = 0; tries < 4; tries++) {
+            mmu_probe(c, l->lin, size, MMU_WRITE);
+            l->p1 = mmu_ptr_w(c, l->lin, l->n1);
+            l->p2 = mmu_ptr_w(c, l->lin + l->n1, size - l->n1);
+            if (!l->p1 || !l->p2) {
+                break;
+            }
+            mmu_exclusive_begin(c);
+            if (tries == 3 || (write_tag_hit(c, l->lin) && write_tag_hit(c, l->lin + l->n1))) {
+                l->old = 0;
+                memcpy(&l->old, l->p1, l->n1);
+                memcpy((uint8_t *)&l->old + l->n1, l->p2, size - l->n1);
+                return;
+            }
+            mmu_exclusive_end(c);
+        }
+    }
+    l->p1 = l->p2 = NULL;
+    l->old = interp_rmw_get_slow(c, l->lin, size);
+}
+
+void interp_locked_commit_slow(struct soft_cpu *c, struct locked *l, unsigned size, uint64_t v)
+{
+    if (!l->p1) {
+        mmu_store(c, l->lin, size, v);
+        return;
+    }
+    memcpy(l->p1, &v, l->n1);
+    memcpy(l->p2, (uint8_t *)&v + l->n1, size - l->n1);
+    mmu_exclusive_end(c);
+}
