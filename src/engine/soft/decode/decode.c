@@ -229,14 +229,14 @@ static bool has_feat(const struct decoder *d, unsigned feat)
 }
 
 /* Rules by ModRM, which exists when the row has one. */
-static bool modrm_matches(const struct decoder *d, uint32_t enc, unsigned rmx)
+static bool modrm_matches(const struct decoder *d, const struct insn_row *r)
 {
     bool is_reg = d->modrm >= 0xc0;
 
-    if ((enc & RE_REG && !is_reg) || (enc & RE_MEM && is_reg)) {
+    if (is_reg ? r->enc & RE_MEM || r->rm.kind == K_MEM_ONLY : r->enc & RE_REG) {
         return false;
     }
-    return !rmx || (d->modrm & 7u) == rmx - 1u;
+    return !r->rmx || (d->modrm & 7u) == r->rmx - 1u;
 }
 
 static bool row_matches(const struct decoder *d, const struct insn_row *r, unsigned pp)
@@ -247,7 +247,7 @@ static bool row_matches(const struct decoder *d, const struct insn_row *r, unsig
     if ((enc & RE_PP && r->pp != pp) || (enc & RE_NOF && pp >= 2)) {
         return false;
     }
-    if (enc & RE_MODRM && !modrm_matches(d, enc, r->rmx)) {
+    if (enc & RE_MODRM && !modrm_matches(d, r)) {
         return false;
     }
     if ((enc & RE_W0 && w) || (enc & RE_W1 && !w) || (enc & RE_NOB && d->rex & REX_B)) {
@@ -330,7 +330,7 @@ static void set_sizes(struct decoder *d, const struct insn_row *r)
     } else if (r->enc & RE_SRC16) {
         o->ssize = 1;
     } else if (r->enc & RE_SRC32) {
-        o->ssize = o->opsize == 1 ? 1 : 2;      /* MOVSXD with a 16-bit destination reads 16 bits */
+        o->ssize = 2;           /* MOVSXD: AMD reads 32 bits even for a 16-bit destination (Intel's manual: 16) */
     } else if (r->enc & RE_SRCV) {
         o->ssize = operand_size(d, SZ_V);
     }

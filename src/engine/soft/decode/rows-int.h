@@ -43,7 +43,7 @@ enum { NO_EXT = 0xff };
 #define FL_COND FL(FL_ALL & ~FL_AF, 0, 0)       /* any of the sixteen conditions */
 
 /* Operands of vector rows: class then r read, w write, m both. */
-#define K(kd, rd, wr) { .kind = kd, .read = rd, .write = wr }
+#define K(kd, rd, wr) ((struct opnd){ .kind = kd, .read = rd, .write = wr })   /* the parentheses keep its commas */
 #define No K(K_NONE, 0, 0)
 #define Xr K(K_XMM, 1, 0)
 #define Xw K(K_XMM, 0, 1)
