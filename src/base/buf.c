@@ -81,18 +81,22 @@ void buf_add_le64(struct buf *b, uint64_t v)
 
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
-    va_list ap, again;
-    va_start(ap, fmt);
-    va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
-    if (n < 0) {
-        abort();                /* only a malformed format of ours */
+    size_t room = 128;          /* enough for most; the text itself says when it is not */
+    for (;;) {
+        va_list ap;
+        char *to = (char *)buf_reserve(b, room);
+        va_start(ap, fmt);
+        int n = vsnprintf(to, room, fmt, ap);
+        va_end(ap);
+        if (n < 0) {
+            abort();            /* only a malformed format of ours */
+        }
+        if ((size_t)n < room) {
+            b->len += (size_t)n;
+            return;
+        }
+        room = (size_t)n + 1;
     }
-    uint8_t *to = buf_reserve(b, (size_t)n + 1);
-    vsnprintf((char *)to, (size_t)n + 1, fmt, again);
-    va_end(again);
-    b->len += (size_t)n;
 }
 
 void buf_consume(struct buf *b, size_t n)

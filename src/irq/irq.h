@@ -2,10 +2,13 @@
 /*
  * Interrupt wiring. Devices raise lines and send MSIs; they know neither the chips nor the engine. One hub a VM.
  * Chips (8259, IOAPIC) attach as GSI sinks, the engine attaches as the deliverer of messages to local APICs.
- * Any thread; implementations take their own lock. Lock order: device domain -> chip lock -> engine.
+ * Any thread; implementations take their own lock. Lock order: device domain -> hub -> chip lock -> engine. One line is
+ * set by one thread at a time (its device's domain); lines that share a GSI may be set by different ones.
  */
 #ifndef LODGE_IRQ_IRQ_H
 #define LODGE_IRQ_IRQ_H
+
+#include <pthread.h>
 
 #include "base/err.h"
 
@@ -49,12 +52,16 @@ struct irq_hub {
     void *pic;
     void (*eoi)(void *ioapic, uint8_t vector);  /* LAPIC EOI broadcast of a level-triggered vector */
     void *ioapic;
-    _Atomic uint32_t gsi_count[N_GSIS];         /* how many lines hold it up */
+    _Atomic uint32_t gsi_count[N_GSIS];         /* how many lines hold it up; changed under lock, read without */
+    pthread_mutex_t lock;                       /* keeps the sinks' view of a shared GSI in the order of its changes */
 };
 
 void irq_hub_init(struct irq_hub *hub);
+/* Sinks are told in the order they came; a new one is told of the GSIs that are up. */
 void irq_hub_add_sink(struct irq_hub *hub, struct irq_sink *s);
+/* Low, without a private handler: set l->set afterwards for one. */
 void irq_line_init(struct irq_line *l, struct irq_hub *hub, unsigned gsi);
+/* False, and nothing happens, unless addr is FEExxxxx and a local APIC took the message. */
 bool irq_msi(struct irq_hub *hub, uint64_t addr, uint32_t data);
 
 #endif
