@@ -51,17 +51,18 @@ static void fpe_handler(int sig, siginfo_t *si, void *arg)
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)code_buf_ret(run->buf);
 }
 
-static void fpe_install(void)
-{
-    struct sigaction sa = {.sa_sigaction = fpe_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    sigemptyset(&sa.sa_mask);
-    sigaction(SIGFPE, &sa, &fpe_previous);
-}
-
+/* Again for each vCPU: whoever took the signal meanwhile (a test's framework) becomes the one we pass on to. */
 void fpe_init(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, fpe_install);
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction now, sa = {.sa_sigaction = fpe_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&sa.sa_mask);
+    pthread_mutex_lock(&lock);
+    if (sigaction(SIGFPE, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO && now.sa_sigaction == fpe_handler)) {
+        fpe_previous = now;
+        sigaction(SIGFPE, &sa, NULL);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* vCPU threads are started with signals blocked, and a blocked SIGFPE of one's own making kills. */

@@ -124,7 +124,7 @@ static const struct uop *fx_env(struct soft_cpu *c, const struct uop *u)
         fx_call(c, u, bounce(c), 0);
         return u + 1;
     }
-    mmu_probe(c, lin, size, MMU_WRITE);
+    native_claim_write(c, lin, size);
     fx_call(c, u, bounce(c), 0);
     if (real) {
         env_to_real(bounce(c), opsize, fip, fdp, fop);
@@ -148,7 +148,7 @@ static void fx_mem(struct soft_cpu *c, const struct uop *u, const struct insn_ro
         mmu_read_buf(c, lin, bounce(c), size);
         fx_call(c, u, bounce(c), off);
     } else {
-        mmu_probe(c, lin, size, MMU_WRITE);
+        native_claim_write(c, lin, size);
         fx_call(c, u, bounce(c), off);
         if (fx_store_happened(c, r->attr & RA_NOWAIT)) {
             mmu_write_buf(c, lin, bounce(c), size);

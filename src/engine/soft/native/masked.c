@@ -69,7 +69,7 @@ const struct uop *masked_maskmov(struct soft_cpu *c, const struct uop *u)
     for (unsigned k = 0; k < n; k++) {
         if (mask[k] & 0x80) {
             lin[k] = ea_seg_lin(c, u->i.seg, ea_mask(&u->i, off + k), 1, true);
-            mmu_probe(c, lin[k], 1, MMU_WRITE);
+            native_claim_write(c, lin[k], 1);
         }
     }
     for (unsigned k = 0; k < n; k++) {
@@ -91,7 +91,6 @@ static unsigned vmaskmov_size(const struct insn *i)
     return opcode >= 0x8c ? (i->flags & INSN_W ? 8 : 4) : opcode & 1 ? 8 : 4;   /* 2C 2E: PS, 2D 2F: PD, 8C 8E: D and Q */
 }
 
-/* The whole range by one pointer when nothing is masked off and it lies in one page of RAM. */
 const struct uop *masked_vmaskmov(struct soft_cpu *c, const struct uop *u)
 {
     const struct insn *i = &u->i;
@@ -109,7 +108,7 @@ const struct uop *masked_vmaskmov(struct soft_cpu *c, const struct uop *u)
         if (elem_selected(mask, k, size)) {
             lin[k] = ea_seg_lin(c, i->seg, ea_mask(i, off + k * size), size, store);
             if (store) {
-                mmu_probe(c, lin[k], size, MMU_WRITE);
+                native_claim_write(c, lin[k], size);
             } else {
                 uint64_t v = mmu_load(c, lin[k], size);
                 memcpy(data + k * size, &v, size);

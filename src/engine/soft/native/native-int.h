@@ -96,7 +96,7 @@ static inline void host_set_mxcsr(uint32_t v)
  * flag, and nothing else was written. The host's MXCSR and x87 state are the usual ones afterwards.
  */
 bool fpe_run(struct soft_cpu *c, thunk_fn *fn, void *mem);
-/* Once a process: the SIGFPE handler. */
+/* Makes sure that SIGFPE is ours. */
 void fpe_init(void);
 /* #XM, or #UD when the guest's system did not ask for it. */
 _Noreturn void fpe_raise(struct soft_cpu *c);
@@ -112,6 +112,19 @@ static inline void native_check(struct soft_cpu *c, const struct uop *u)
 {
     if (unlikely(c->fpu_trap)) {
         sys_fpu_check(c, &u->i);
+    }
+}
+
+/*
+ * Before an instruction changes anything that a later mmu_write_buf or mmu_store goes with: raises what the store would
+ * raise, and restarts the instruction alone where decoded code is in the way. size 1..4096.
+ */
+static inline void native_claim_write(struct soft_cpu *c, uint64_t lin, unsigned size)
+{
+    uint64_t last = lin + size - 1;
+    mmu_ptr_w(c, lin, 1);
+    if ((lin ^ last) >> PAGE_SHIFT) {
+        mmu_ptr_w(c, cpu_long_mode(c) ? last : (uint32_t)last, 1);
     }
 }
 

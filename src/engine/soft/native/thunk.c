@@ -237,6 +237,9 @@ static unsigned vec_mask(const struct insn_row *r, const struct thunk_spec *s, b
 /* The general register operand; at most one. */
 static bool gpr_operand(const struct insn_row *r, const struct thunk_spec *s, struct opnd *o, unsigned *n)
 {
+    if (r->implicit & IMP_W_AX) {       /* FNSTSW AX: a part of the register, see store_gprs() */
+        return false;
+    }
     if (r->reg.kind == K_GPR) {
         *o = r->reg;
         *n = s->reg;

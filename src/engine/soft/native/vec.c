@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) const struct uop *vec_run(struct so
         mmu_read_buf(c, lin, bounce(c), size);
         vec_call(c, native_thunk(u), bounce(c), fp);
     } else {
-        mmu_probe(c, lin, size, MMU_WRITE);     /* the store must not fault once MXCSR has changed */
+        native_claim_write(c, lin, size);
         vec_call(c, native_thunk(u), bounce(c), fp);
         mmu_write_buf(c, lin, bounce(c), size);
     }

@@ -122,7 +122,7 @@ const struct uop *xstate_fxsave(struct soft_cpu *c, const struct uop *u)
     uint8_t *out = bounce(c);
     legacy_head(c, u, out);
     memcpy(out + XS_ST, xs(c, XS_ST), XS_LEGACY_END - XS_ST);
-    mmu_probe(c, lin, 512, MMU_WRITE);
+    native_claim_write(c, lin, 512);
     mmu_write_buf(c, lin, out, XS_XMM + vec_bytes(c));
     return u + 1;
 }
@@ -191,7 +191,7 @@ static const struct uop *save_standard(struct soft_cpu *c, const struct uop *u, 
     unsigned rfbm = requested(c), used = xinuse(c);
     unsigned size = rfbm & XC_AVX ? XS_YMM_END : XS_HDR_END;
     uint64_t lin = area_lin(c, u, size, 64, true);
-    mmu_probe(c, lin, size, MMU_WRITE);
+    native_claim_write(c, lin, size);
     uint64_t bv;
     mmu_read_buf(c, lin + XS_BV, &bv, sizeof(bv));
     save_components(c, u, lin, optimise ? rfbm & used : rfbm, rfbm & (XC_SSE | XC_AVX));
@@ -211,7 +211,7 @@ static const struct uop *save_compacted(struct soft_cpu *c, const struct uop *u,
     }
     unsigned size = rfbm & XC_AVX ? XS_YMM_END : XS_HDR_END;
     uint64_t lin = area_lin(c, u, size, 64, true);
-    mmu_probe(c, lin, size, MMU_WRITE);
+    native_claim_write(c, lin, size);
     save_components(c, u, lin, rfbm & used, rfbm & used & XC_SSE);
     uint64_t header[2] = {rfbm & used, 1ull << 63 | rfbm};
     mmu_write_buf(c, lin + XS_BV, header, sizeof(header));
