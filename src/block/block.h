@@ -31,16 +31,23 @@ struct blk_req {
  * format: "raw". Formats are never guessed. name: for messages.
  */
 struct blk_node *blk_open_fd(struct loop *loop, int take_fd, const char *format, const char *name, unsigned flags, struct err *err);
-/* Waits for requests in flight. NULL is fine. */
+/* Finishes requests in flight, done and all. On the node's loop, or when that no longer runs. NULL is fine. */
 void blk_close(struct blk_node *n);
-uint64_t blk_size(const struct blk_node *n);            /* bytes */
+/* Bytes, rounded up to whole 512-byte sectors: what a file has not in its last one reads as zeros. */
+uint64_t blk_size(const struct blk_node *n);
 bool blk_writable(const struct blk_node *n);
 bool blk_can_discard(const struct blk_node *n);
-/* Starts a request. Loop thread or any other. */
+/*
+ * Starts a request. Loop thread or any other. done never runs inside. Off and len outside the node are -EINVAL, as is an iov
+ * whose sum is not len; flush takes neither. A flush that failed once fails for good: the page cache may have dropped the data.
+ */
 void blk_submit(struct blk_node *n, struct blk_req *r);
-/* Waits until nothing is in flight. Not from a done callback. */
+/*
+ * Waits until nothing is in flight and every done has run. Any thread while the loop runs; not from a done callback, and no
+ * lock held that a done takes.
+ */
 void blk_drain(struct blk_node *n);
-/* Moves a node to another loop; drained. */
-void blk_set_loop(struct blk_node *n, struct loop *loop);
+/* Moves a node to another loop. Nothing is in flight, and neither loop runs or the caller is on the old one. */
+bool blk_set_loop(struct blk_node *n, struct loop *loop, struct err *err);
 
 #endif
