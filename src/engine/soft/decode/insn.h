@@ -104,7 +104,8 @@ enum { INSN_REG_NONE = 31, INSN_REG_RIP = 30, INSN_AH = 16 /* 16..19: ah ch dh b
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, N_SEGS };
 
 struct insn {
-    uint64_t imm;               /* sign- or zero-extended to 64 bits as the instruction uses it */
+    uint64_t imm;               /* widened as the instruction does and cut to opsize, zero above; displacements of F_J are
+                                   sign-extended to 64 bits; PUSH imm8 is sign-extended to opsize */
     int32_t disp;
     uint16_t row;               /* index into insn_rows */
     uint8_t len;                /* 1..15 */
@@ -158,13 +159,17 @@ struct insn_row {
     uint16_t op;                /* enum insn_op */
     uint8_t feat;               /* enum insn_feat */
     uint8_t attr;               /* enum row_attr */
-    uint8_t flags_r, flags_w, flags_u;  /* read; written (also undefined ones); left undefined */
+    /*
+     * Status flags read; written (also undefined ones); left undefined. Shifts and rotates write nothing when the count
+     * is 0, REP CMPS/SCAS nothing when rCX is 0: for them "written" does not mean "killed".
+     */
+    uint8_t flags_r, flags_w, flags_u;
     uint8_t mem_size;           /* vector rows: bytes of the memory operand; 0: by opsize; MEM_VL: 16 or 32 by VEX.L;
                                    MEM_VL2/4/8: half, quarter, eighth of that */
     struct opnd reg, vvvv, rm;  /* vector and BMI rows */
     uint8_t map, pp, opcode;    /* where it is: map 0 (one byte), 1 (0F), 2 (0F38), 3 (0F3A); pp 0 none 1 66 2 F3 3 F2 */
     uint8_t ext;                /* ModRM.reg 0..7 when the row is one of a group, else 0xff */
-    uint8_t rmx;                /* ModRM.rm 1..8 minus one when a register form has one row each; 0: any */
+    uint8_t rmx;                /* ModRM.rm + 1 when register forms have one row each (0F 01, x87 constants); 0: any */
     uint8_t form, imm, size;    /* enum insn_form, row_imm, row_size */
     uint8_t feat2;              /* a second feature needed */
     uint8_t implicit;           /* vector rows: IMP_* */
