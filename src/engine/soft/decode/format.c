@@ -172,24 +172,34 @@ static void put_target(struct text *t)
     put(t, "0x%" PRIx64, (t->next + t->i->imm) & mask[t->i->opsize]);
 }
 
+static void put_vvvv(struct text *t)
+{
+    if (t->row->vvvv.kind) {
+        separator(t);
+        put_reg_of(t, t->row->vvvv.kind, insn_vvvv(t->i), t->i->opsize);
+    }
+}
+
+/* Destination first: r/m for stores. Some BMI instructions and gathers have r/m before vvvv. */
 static void put_vex(struct text *t)
 {
     const struct insn_row *r = t->row;
+    bool store = r->rm.write && r->reg.kind && !r->reg.write;
+    bool rm_second = r->op == OP_BEXTR || r->op == OP_BZHI || r->op == OP_SARX || r->op == OP_SHLX || r->op == OP_SHRX ||
+                     r->op == OP_GATHER;
 
-    if (r->reg.kind) {
+    if (store) {
+        put_rm(t, false);
+    } else if (r->reg.kind) {
         put_reg(t);
     }
-    /* the manual writes these with the r/m operand second */
-    bool rm_first = r->op == OP_BEXTR || r->op == OP_BZHI || r->op == OP_SARX || r->op == OP_SHLX || r->op == OP_SHRX ||
-                    r->op == OP_GATHER;
-    if (r->rm.kind && (rm_first || (r->rm.write && r->reg.kind && !r->reg.write))) {
+    if (rm_second) {
         put_rm(t, false);
     }
-    if (r->vvvv.kind) {
-        separator(t);
-        put_reg_of(t, r->vvvv.kind, insn_vvvv(t->i), t->i->opsize);
-    }
-    if (r->rm.kind && !rm_first && !(r->rm.write && r->reg.kind && !r->reg.write)) {
+    put_vvvv(t);
+    if (store) {
+        put_reg(t);
+    } else if (r->rm.kind && !rm_second) {
         put_rm(t, false);
     }
     if (r->imm == IMM_IS4) {
