@@ -40,7 +40,10 @@ struct x86_events {
 };
 enum x86_mp_state { MP_RUNNABLE, MP_WAIT_SIPI /* an AP after reset or INIT */, MP_HALTED, N_MP_STATES };
 
-/* Local APIC registers; offsets as in SDM vol. 3A table 10-1. Timer deadlines are in VM-clock ns and TSC counts. */
+/*
+ * Local APIC registers; offsets as in SDM vol. 3A table 10-1. Timer deadlines are in VM-clock ns and TSC counts. `id` is the
+ * plain APIC id in either mode (xAPIC shows it shifted to bit 24); the other registers are as the guest reads them.
+ */
 struct x86_lapic {
     uint64_t base_msr;          /* IA32_APIC_BASE */
     uint32_t id, version, tpr, ldr, dfr, svr, esr, esr_pending;
@@ -82,7 +85,10 @@ struct x86_state {
 extern const struct state_field x86_state_fields[];
 enum { X86_STATE_VERSION = 1 };
 
-/* Power-on state of CPU `apic_id`; BSP runs from the reset vector F000:FFF0 (base FFFF0000), APs wait for SIPI. */
+/*
+ * Power-on state of CPU `apic_id`; BSP runs from the reset vector F000:FFF0 (base FFFF0000), APs wait for SIPI. DX says
+ * family 6; whoever knows the CPU model puts its signature there.
+ */
 void x86_state_reset(struct x86_state *st, uint32_t apic_id, bool bsp);
 /* State after INIT: as reset, but memory-type, TSC, APIC id, x87/SSE and machine-check registers are kept. SDM table 9-1. */
 void x86_state_init_ipi(struct x86_state *st, bool bsp);
@@ -128,6 +134,8 @@ enum { X86_ARITH = X86_CF | X86_PF | X86_AF | X86_ZF | X86_SF | X86_OF };
 #define EFER_LME (1ull << 8)
 #define EFER_LMA (1ull << 10)
 #define EFER_NXE (1ull << 11)
+#define EFER_FFXSR (1ull << 14)     /* AMD */
+#define EFER_AUTOIBRS (1ull << 21)  /* AMD */
 /* Exception vectors */
 enum { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10, EXC_NP, EXC_SS, EXC_GP, EXC_PF, EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM };
 /* #PF error code */
