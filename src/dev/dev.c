@@ -67,7 +67,10 @@ static void region_free(struct dev_region *r)
     free(r);
 }
 
-/* Accepts NULL, and a device whose realize failed: unrealize then sees whatever realize left. */
+/*
+ * Accepts NULL, and a device whose realize failed: unrealize then sees whatever realize left. On the device's loop or
+ * when that no longer runs, no lock held: accesses and callbacks that wait for the lock have to be gone before it goes.
+ */
 void dev_destroy(struct dev *dev)
 {
     if (!dev) {
@@ -78,6 +81,9 @@ void dev_destroy(struct dev *dev)
     }
     if (dev->type->unrealize) {
         dev->type->unrealize(dev);
+    }
+    if (!list_empty(&dev->regions)) {
+        mem_io_quiesce(dev->env->mem);
     }
     list_for_each(r, &dev->regions, struct dev_region, node) {
         region_free(r);
