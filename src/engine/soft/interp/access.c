@@ -21,29 +21,49 @@ void interp_check_lin(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned 
     }
 }
 
-uint64_t interp_load_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+/* What the thunks below call. */
+uint64_t interp_load_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg);
+void interp_store_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v);
+void *interp_ptr_w_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg);
+uint64_t interp_rmw_get_slow_c(struct soft_cpu *c, uint64_t lin, unsigned size);
+
+uint64_t interp_load_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
 {
     interp_check_lin(c, lin, size, seg);
     return mmu_load_slow(c, lin, size);
 }
 
-void interp_store_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v)
+void interp_store_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v)
 {
     interp_check_lin(c, lin, size, seg);
     mmu_store_slow(c, lin, size, v);
 }
 
-void *interp_ptr_w_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+void *interp_ptr_w_miss_c(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
 {
     interp_check_lin(c, lin, size, seg);
     return mmu_ptr_slow(c, lin, size, MMU_WRITE);
 }
 
-uint64_t interp_rmw_get_slow(struct soft_cpu *c, uint64_t lin, unsigned size)
+uint64_t interp_rmw_get_slow_c(struct soft_cpu *c, uint64_t lin, unsigned size)
 {
     mmu_probe(c, lin, size, MMU_WRITE);
     return mmu_load(c, lin, size);
 }
+
+/* Called from inline asm, at any stack alignment; only rAX changes. */
+#define MISS_THUNK(name)                                                                                                       \
+    __asm__(".text\n\t.p2align 4\n\t.hidden " name "\n\t.globl " name "\n\t.type " name ", @function\n" name ":\n\t"             \
+            ".cfi_startproc\n\tendbr64\n\tpush %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\t"                         \
+            "mov %rsp, %rbp\n\t.cfi_def_cfa_register 6\n\tand $-16, %rsp\n\t"                                                 \
+            "push %rdi\n\tpush %rsi\n\tpush %rdx\n\tpush %rcx\n\tpush %r8\n\tpush %r9\n\tpush %r10\n\tpush %r11\n\t"              \
+            "call " name "_c\n\t"                                                                                             \
+            "pop %r11\n\tpop %r10\n\tpop %r9\n\tpop %r8\n\tpop %rcx\n\tpop %rdx\n\tpop %rsi\n\tpop %rdi\n\t"                      \
+            "leave\n\tret\n\t.cfi_endproc\n\t.size " name ", .-" name "\n")
+MISS_THUNK("interp_load_miss");
+MISS_THUNK("interp_store_miss");
+MISS_THUNK("interp_ptr_w_miss");
+MISS_THUNK("interp_rmw_get_slow");
 
 uint64_t interp_lin_any(struct soft_cpu *c, const struct uop *u, unsigned size, bool write, uint64_t add)
 {
@@ -88,7 +108,7 @@ void interp_locked_begin_slow(struct soft_cpu *c, struct locked *l, unsigned siz
         }
     }
     l->p1 = l->p2 = NULL;
-    l->old = interp_rmw_get_slow(c, l->lin, size);
+    l->old = rmw_get_slow(c, l->lin, size);
 }
 
 void interp_locked_commit_slow(struct soft_cpu *c, struct locked *l, unsigned size, uint64_t v)

@@ -169,7 +169,7 @@ static uop_next cmpxchg16b(struct soft_cpu *c, const struct uop *u)
         __asm__ volatile("lock cmpxchg16b (%[p])\n\tsete %[eq]"
                          : "+a"(lo), "+d"(hi), [eq] "=q"(equal) : "b"(c->r[R_BX]), "c"(c->r[R_CX]), [p] "r"(p) : "cc", "memory");
     } else {
-        uint64_t old[2] = { interp_rmw_get_slow(c, lin, 8), interp_rmw_get_slow(c, lin + 8, 8) };
+        uint64_t old[2] = { rmw_get_slow(c, lin, 8), rmw_get_slow(c, lin + 8, 8) };
         equal = old[0] == lo && old[1] == hi;
         mmu_store(c, lin, 8, equal ? c->r[R_BX] : old[0]);
         mmu_store(c, lin + 8, 8, equal ? c->r[R_CX] : old[1]);

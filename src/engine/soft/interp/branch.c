@@ -23,7 +23,11 @@ ALWAYS enum jump_kind jump_kind_of(const struct insn *i, uint32_t mode)
 ALWAYS uint64_t check_target(struct soft_cpu *c, const struct uop *u, enum jump_kind j, uint64_t t)
 {
     switch (j) {
-    case J_64: return likely(is_canonical(t)) ? t : sys_branch_target(c, t, 8);
+    case J_64:
+        if (unlikely(!is_canonical(t))) {
+            cpu_raise_err(c, EXC_GP, 0);
+        }
+        return t;
     case J_32: return (uint32_t)t;
     default: return sys_branch_target(c, t, 1u << u->i.opsize);
     }
@@ -100,8 +104,7 @@ static uop_fn *const jmp_tab[3] = { jmp_64, jmp_32, jmp_cs };
 
 ALWAYS uop_next jmp_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)
 {
-    uint64_t t = rm_get(c, u, k, size);
-    c->rip = size == 8 && likely(is_canonical(t)) ? t : sys_branch_target(c, t, size);
+    c->rip = check_target(c, u, size == 8 ? J_64 : J_CS, rm_get(c, u, k, size));
     return NULL;
 }
 
@@ -140,10 +143,7 @@ static uop_fn *const call_tab[3] = { call_64, call_32, call_cs };
 
 ALWAYS uop_next call_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)
 {
-    uint64_t t = rm_get(c, u, k, size);
-    if (size != 8 || unlikely(!is_canonical(t))) {
-        t = sys_branch_target(c, t, size);
-    }
+    uint64_t t = check_target(c, u, size == 8 ? J_64 : J_CS, rm_get(c, u, k, size));
     return call_to(c, u, t, size, size == 8);
 }
 

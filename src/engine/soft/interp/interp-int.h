@@ -37,13 +37,23 @@ ALWAYS bool mode_is64(uint32_t mode)
     return (mode & MODE_SIZE_MASK) == INSN_MODE_64;
 }
 
+/*
+ * No index: base + disp is all. A RIP-relative displacement at the edge of 32 bits may come with its rest in R_ZERO, which is
+ * not zero then (run/, blocks of one instruction).
+ */
+ALWAYS bool ea_is_base_disp(const struct insn *i)
+{
+    enum { FAR = INT32_MAX - 0x10000 };
+    return i->index == R_ZERO && !(i->flags & INSN_MOFFS) && !(i->base == R_BLOCK_RIP && (i->disp > FAR || i->disp < -FAR));
+}
+
 ALWAYS enum rm_kind kind_of(const struct insn *i, uint32_t mode)
 {
     if (!(i->flags & INSN_MEM)) {
         return K_REG;
     }
     if (mode_is64(mode)) {
-        return i->asize == 3 && i->index == R_ZERO && i->seg < SEG_FS && !(i->flags & INSN_MOFFS) ? K_MB : K_MF;
+        return i->asize == 3 && i->seg < SEG_FS && ea_is_base_disp(i) ? K_MB : K_MF;
     }
     /* code segments are never writable in protected mode: left to the check */
     return (mode & MODE_FLAT) && i->seg < SEG_FS && i->seg != SEG_CS ? K_MF : K_MS;
@@ -108,13 +118,44 @@ ALWAYS bool is_canonical(uint64_t a)
     return (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
+/*
+ * The thunks (access.c) keep every general register but rAX, which C cannot promise: with them a handler needs no stack
+ * frame for the sake of a miss. This library is built without a red zone.
+ */
+#define MISS_CLOBBERS                                                                                                          \
+    "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+        "xmm13", "xmm14", "xmm15"
+
+ALWAYS uint64_t load_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+{
+    uint64_t v;
+    __asm__ volatile("call interp_load_miss" : "=a"(v) : "D"(c), "S"(lin), "d"(size), "c"(seg) : MISS_CLOBBERS);
+    return v;
+}
+
+ALWAYS void store_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v)
+{
+    register uint64_t r8 __asm__("r8") = v;
+    __asm__ volatile("call interp_store_miss" : : "D"(c), "S"(lin), "d"(size), "c"(seg), "r"(r8) : MISS_CLOBBERS, "rax");
+}
+
+ALWAYS void *ptr_w_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
+{
+    void *p;
+    __asm__ volatile("call interp_ptr_w_miss" : "=a"(p) : "D"(c), "S"(lin), "d"(size), "c"(seg) : MISS_CLOBBERS);
+    return p;
+}
+
+/* The read half of a read-modify-write that has no host pointer: write rights first, then the value. */
+ALWAYS uint64_t rmw_get_slow(struct soft_cpu *c, uint64_t lin, unsigned size)
+{
+    uint64_t v;
+    __asm__ volatile("call interp_rmw_get_slow" : "=a"(v) : "D"(c), "S"(lin), "d"(size) : MISS_CLOBBERS);
+    return v;
+}
+
 /* #SS or #GP for an access that no TLB entry can cover. Sizes up to 16 MiB. */
 void interp_check_lin(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg);
-uint64_t interp_load_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg);
-void interp_store_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v);
-void *interp_ptr_w_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg);
-/* The read half of a read-modify-write that has no host pointer: write rights first, then the value. */
-uint64_t interp_rmw_get_slow(struct soft_cpu *c, uint64_t lin, unsigned size);
 
 ALWAYS uint64_t host_load(const void *p, unsigned size)
 {
@@ -142,7 +183,7 @@ ALWAYS uint64_t lin_load(struct soft_cpu *c, uint64_t lin, unsigned size, unsign
     if (likely(lin - e->tag_r <= PAGE_SIZE - size)) {
         return host_load((const void *)(uintptr_t)(lin + e->addend), size);
     }
-    return interp_load_miss(c, lin, size, seg);
+    return load_miss(c, lin, size, seg);
 }
 
 ALWAYS void lin_store(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg, uint64_t v)
@@ -152,7 +193,7 @@ ALWAYS void lin_store(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned 
         host_store((void *)(uintptr_t)(lin + e->addend), size, v);
         return;
     }
-    interp_store_miss(c, lin, size, seg, v);
+    store_miss(c, lin, size, seg, v);
 }
 
 /* NULL: crosses a page, or is MMIO. */
@@ -162,7 +203,7 @@ ALWAYS void *lin_ptr_w(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned
     if (likely(lin - e->tag_w <= PAGE_SIZE - size)) {
         return (void *)(uintptr_t)(lin + e->addend);
     }
-    return interp_ptr_w_miss(c, lin, size, seg);
+    return ptr_w_miss(c, lin, size, seg);
 }
 
 /* --- effective and linear addresses --- */
@@ -218,7 +259,7 @@ ALWAYS uint64_t rmw_get_lin(struct soft_cpu *c, uint64_t lin, unsigned size, uns
 {
     w->lin = lin;
     w->p = lin_ptr_w(c, lin, size, seg);
-    return likely(w->p) ? host_load(w->p, size) : interp_rmw_get_slow(c, lin, size);
+    return likely(w->p) ? host_load(w->p, size) : rmw_get_slow(c, lin, size);
 }
 
 ALWAYS void rmw_put_lin(struct soft_cpu *c, unsigned size, const struct rmw *w, uint64_t v)
@@ -226,7 +267,7 @@ ALWAYS void rmw_put_lin(struct soft_cpu *c, unsigned size, const struct rmw *w, 
     if (likely(w->p)) {
         host_store(w->p, size, v);
     } else {
-        mmu_store(c, w->lin, size, v);
+        store_miss(c, w->lin, size, SEG_DS, v);     /* checked by rmw_get */
     }
 }
 

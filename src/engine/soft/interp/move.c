@@ -193,7 +193,7 @@ uop_fn *interp_pick_move(const struct insn *i, enum insn_op op, uint32_t mode)
     case OP_MOVNTI: return pick_mov(i, k);
     case OP_MOVZX:
     case OP_MOVSX: return pick_extend(i, op, k);
-    case OP_LEA: return lea_tab[i->opsize][mode_is64(mode) && i->asize == 3 && i->index == R_ZERO ? K_MB : K_MF];
+    case OP_LEA: return lea_tab[i->opsize][i->asize == 3 && ea_is_base_disp(i) ? K_MB : K_MF];
     case OP_CMOVCC: return cmov_tab[i->opsize][k];
     case OP_SETCC: return k == K_REG ? setcc_REG : setcc_any;
     case OP_BSWAP: return bswap;

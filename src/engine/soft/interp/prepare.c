@@ -67,7 +67,8 @@ static pick_fn *family_of(enum insn_op op)
     case OP_JCC ... OP_JCXZ:
     case OP_INT ... OP_IRET:
     case OP_SYSCALL ... OP_SYSEXIT: return interp_pick_branch;
-    case OP_PUSH ... OP_POPA:
+    case OP_PUSH ... OP_POP:
+    case OP_PUSHA ... OP_POPA:
     case OP_ENTER ... OP_LEAVE: return interp_pick_stack;
     case OP_BT ... OP_POPCNT:
     case OP_CRC32 ... OP_ADOX: return interp_pick_bits;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * PUSH POP PUSHA POPA PUSH/POP sreg ENTER LEAVE. Source: SDM vol. 2. RSP moves after the last access that can fault. Which
+ * PUSH POP PUSHA POPA ENTER LEAVE (of segment registers: sys/). Source: SDM vol. 2. RSP moves after the last access that can fault. Which
  * part of RSP is the stack pointer depends on the mode: RSP, ESP (zero-extended when written) or SP (the rest is kept).
  */
 #include "engine/soft/interp/interp-int.h"
@@ -128,26 +128,6 @@ static uop_next popa(struct soft_cpu *c, const struct uop *u)
     return next(c, u);
 }
 
-static uop_next push_seg(struct soft_cpu *c, const struct uop *u)
-{
-    interp_push(c, c->st.seg[u->i.reg].sel, 1u << u->i.opsize);
-    return next(c, u);
-}
-
-/* The new SS, when it is SS, may change the stack size: RSP moves by the old one's rules, before it is loaded, if it will load. */
-static uop_next pop_seg(struct soft_cpu *c, const struct uop *u)
-{
-    unsigned size = 1u << u->i.opsize;
-    uint64_t sp = c->r[R_SP], mask = interp_stack_mask(c);
-    uint16_t sel = (uint16_t)interp_stack_load(c, sp, size);
-    sys_load_seg(c, u->i.reg, sel);
-    c->r[R_SP] = (sp & ~mask) | ((sp + size) & mask);
-    if (mask == 0xffffffff) {
-        c->r[R_SP] &= mask;
-    }
-    return leave_after(c);
-}
-
 /* FrameTemp and the copied frame pointers; SDM vol. 2A, ENTER. */
 static uop_next enter(struct soft_cpu *c, const struct uop *u)
 {
@@ -193,8 +173,6 @@ uop_fn *interp_pick_stack(const struct insn *i, enum insn_op op, uint32_t mode)
     case OP_POP: return wide && !mem ? pop_r64 : pop_any;
     case OP_PUSHA: return pusha;
     case OP_POPA: return popa;
-    case OP_PUSHSEG: return push_seg;
-    case OP_POPSEG: return pop_seg;
     case OP_ENTER: return enter;
     case OP_LEAVE: return leave_any;
     default: return NULL;
