@@ -13,6 +13,7 @@
 
 struct json_scan {
     uint64_t colons;
+    size_t longest;             /* string, bytes as written */
     bool nul;                   /* a \u0000 in a string */
     bool big;                   /* an integer that json-c would clamp */
     bool foreign;               /* what is not JSON although json-c takes it: 'strings', comments, NaN, raw control bytes */
@@ -39,6 +40,7 @@ static size_t scan_number(const char *text, size_t len, size_t i, bool *clamped)
 static void json_scan_text(const char *text, size_t len, struct json_scan *s)
 {
     bool in_string = false;
+    size_t start = 0;
     for (size_t i = 0; i < len;) {
         char c = text[i];
         if (in_string) {
@@ -49,8 +51,10 @@ static void json_scan_text(const char *text, size_t len, struct json_scan *s)
             }
             s->foreign = s->foreign || (uint8_t)c < 0x20;
             in_string = c != '"';
+            s->longest = max_u64(s->longest, i - start);
         } else if (c == '"') {
             in_string = true;
+            start = i + 1;
         } else if (c == '-' || (c >= '0' && c <= '9')) {
             i = scan_number(text, len, i, &s->big);
             continue;
@@ -140,6 +144,10 @@ struct json_object *json_parse(const char *text, size_t len, struct err *err)
     json_scan_text(text, len, &scan);
     if (scan.nul || memchr(text, 0, len)) {
         err_set(err, ERR_INVALID, "JSON: zero byte in the text");
+        return NULL;
+    }
+    if (scan.longest > JSON_MAX_STRING) {
+        err_set(err, ERR_LIMIT, "JSON: string of %zu bytes, at most %d are accepted", scan.longest, (int)JSON_MAX_STRING);
         return NULL;
     }
     if (scan.foreign) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * JSON on json-c: bounded parsing and typed member access. Values are json-c objects; json_put releases one.
- * Bounds: depth 64, one text 4 MiB, duplicate keys refused. Source: security.md section 7 of docs/security.md.
+ * Bounds: depth 64, one string 1 MiB, one text 4 MiB, duplicate keys refused. Source: security.md section 7 of docs/security.md.
  */
 #ifndef LODGE_BASE_JSON_H
 #define LODGE_BASE_JSON_H
@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum { JSON_MAX_DEPTH = 64, JSON_MAX_TEXT = 4 * MIB };
+enum { JSON_MAX_DEPTH = 64, JSON_MAX_STRING = MIB, JSON_MAX_TEXT = 4 * MIB };
 
 /* One complete value and nothing after it but white space. NULL with err. */
 struct json_object *json_parse(const char *text, size_t len, struct err *err);

@@ -61,6 +61,14 @@ static void test_depth_and_length_are_bounded(void **unused)
     assert_non_null(o);
     assert_null(json_parse(big, JSON_MAX_TEXT + 1, &err));
     assert_int_equal(err.code, ERR_LIMIT);
+    memset(big, 'x', JSON_MAX_STRING + 2);
+    big[0] = big[JSON_MAX_STRING + 1] = '"';
+    AUTO_JSON struct json_object *s = json_parse(big, JSON_MAX_STRING + 2, &err);
+    assert_non_null(s);
+    big[JSON_MAX_STRING + 1] = 'x';
+    big[JSON_MAX_STRING + 2] = '"';
+    assert_null(json_parse(big, JSON_MAX_STRING + 3, &err));
+    assert_int_equal(err.code, ERR_LIMIT);
 }
 
 static void test_truncated_text_never_passes(void **unused)
