@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "base/json.h"
 #include "irq/irq.h"
 #include "loop/loop.h"
 #include "mem/mem.h"
@@ -42,6 +43,8 @@ struct engine_ops {
     void (*destroy)(struct engine *e);
     bool (*vcpu_init)(struct vcpu *vcpu, struct err *err);
     void (*vcpu_fini)(struct vcpu *vcpu);
+    bool (*thread_init)(struct vcpu *vcpu, struct err *err);    /* optional: on the vCPU's thread, before the sandbox closes */
+    void (*resuming)(struct engine *e);     /* optional: all parked, about to run; the VM clock may have been started or set */
     bool (*memslot_set)(struct engine *e, const struct memslot *slot, struct err *err);     /* size 0 removes */
     /* ORs into `bits` the pages of `slot` dirtied since the last call, one bit per 4 KiB. Any thread. NULL: no logging yet. */
     bool (*dirty_fetch)(struct engine *e, const struct memslot *slot, uint64_t *bits, struct err *err);
@@ -91,7 +94,7 @@ struct engine *engine_create(const struct engine_ops *ops, const struct engine_c
 void engine_destroy(struct engine *e);
 /* Starts the threads (parked). Before the sandbox closes. */
 bool engine_start_threads(struct engine *e, struct err *err);
-/* All vCPUs run / all vCPUs are parked when this returns. Not from a vCPU thread. */
+/* All vCPUs run / all vCPUs are parked when this returns. Not from a vCPU thread. The VM clock is the caller's: started before resume. */
 void engine_resume(struct engine *e);
 void engine_pause(struct engine *e);
 bool engine_running(const struct engine *e);

@@ -113,59 +113,45 @@ static void retire(struct code_map *m, struct ram_slot *old)
     }
 }
 
-/* The old code pages of the same range, if there are: its blocks stay good. */
-static struct code_page *take_pages(struct ram_slot *old, unsigned n_old, const struct memslot *s)
+static bool slot_add(struct code_map *m, const struct memslot *s, struct err *err)
 {
-    for (unsigned i = 0; i < n_old; i++) {
-        if (old[i].pages && old[i].gpa == s->gpa && old[i].size == s->size && old[i].hva == s->hva) {
-            return TAKE_PTR(old[i].pages);
-        }
+    void *p = mmap(NULL, pages_size(s->size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return err_set(err, ERR_NO_MEMORY, "no address space for the code map of %llu MiB of RAM",
+                       (unsigned long long)(s->size / MIB));
     }
-    return NULL;
+    struct ram_slot r = { s->gpa, s->size, s->hva, s->readonly, s, p };
+    unsigned at = m->n_ram++;           /* biggest first: ram_find looks there first */
+    for (; at > 0 && m->ram[at - 1].size < r.size; at--) {
+        m->ram[at] = m->ram[at - 1];
+    }
+    m->ram[at] = r;
+    return true;
 }
 
-static bool slots_refresh(struct code_map *m, struct err *err)
+static bool slot_set(struct code_map *m, const struct memslot *s, struct err *err)
 {
-    struct ram_slot old[MEM_MAX_SLOTS];
-    unsigned n_old = m->n_ram, n;
-    memcpy(old, m->ram, sizeof(old));
-    const struct memslot *slots = mem_slots(m->vm->mem, &n);
-    bool ok = true;
-    m->n_ram = 0;
-    for (unsigned i = 0; i < n && ok; i++) {
-        const struct memslot *s = &slots[i];
-        if (!s->size) {
+    for (unsigned i = 0; i < m->n_ram; i++) {
+        struct ram_slot *r = &m->ram[i];
+        if (r->slot != s) {
             continue;
         }
-        struct ram_slot r = { s->gpa, s->size, s->hva, s->readonly, s, take_pages(old, n_old, s) };
-        if (!r.pages) {
-            void *p = mmap(NULL, pages_size(s->size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (p == MAP_FAILED) {
-                ok = err_set(err, ERR_NO_MEMORY, "no address space for the code map of %llu MiB of RAM",
-                             (unsigned long long)(s->size / MIB));
-                break;
-            }
-            r.pages = p;
+        if (s->size == r->size && s->gpa == r->gpa && s->hva == r->hva) {
+            return true;
         }
-        unsigned at = m->n_ram++;       /* biggest first: ram_find looks there first */
-        for (; at > 0 && m->ram[at - 1].size < r.size; at--) {
-            m->ram[at] = m->ram[at - 1];
-        }
-        m->ram[at] = r;
+        retire(m, r);
+        m->n_ram--;
+        memmove(r, r + 1, (m->n_ram - i) * sizeof(*r));
+        break;
     }
-    for (unsigned i = 0; i < n_old; i++) {
-        if (old[i].pages) {
-            retire(m, &old[i]);
-        }
-    }
-    return ok;
+    return !s->size || slot_add(m, s, err);
 }
 
-bool code_map_update(struct code_map *m, struct err *err)
+bool code_map_slot_set(struct code_map *m, const struct memslot *s, struct err *err)
 {
     struct soft_vm *vm = m->vm;
     mmu_world_stop(vm);
-    bool ok = slots_refresh(m, err);
+    bool ok = slot_set(m, s, err);
     for (unsigned i = 0; vm->cpus && i < vm->n_cpus; i++) {
         if (vm->cpus[i]) {
             mmu_flush_all(vm->cpus[i]);

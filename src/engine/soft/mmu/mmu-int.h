@@ -5,7 +5,7 @@
 
 #include "engine/soft/mmu/mmu.h"
 
-/* A memslot with its code pages. Changes only while the world stands still (code_map_update). */
+/* A memslot with its code pages. Changes only while the world stands still (code_map_slot_set). */
 struct ram_slot {
     gpa_t gpa;
     uint64_t size;
@@ -47,6 +47,7 @@ struct code_map {
     pthread_cond_t world_cond;
     unsigned n_in_world;
     bool world_stopped;
+    uint32_t drops;                     /* mmu_code_dropped was called so often */
 };
 
 enum walk_result { WALK_OK, WALK_NOT_PRESENT, WALK_RESERVED, WALK_DENIED };

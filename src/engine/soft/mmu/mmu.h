@@ -134,8 +134,11 @@ void code_written(struct soft_vm *vm, gpa_t gpa, uint64_t len);
 void code_untrack(struct code_page *pg);
 /* Drops the write tags of one page in every vCPU while all stand still. c: the calling vCPU, NULL on other threads. */
 void code_drop_write_tags(struct soft_vm *vm, struct soft_cpu *c, gpa_t page);
-/* The memslots changed, or dirty logging started: looks at mem again and flushes every TLB. Not from a vCPU thread. */
-bool code_map_update(struct code_map *m, struct err *err);
+/*
+ * A memslot appeared, changed (its dirty log came or went) or, with size 0, goes; `s` stays where it is. Flushes every TLB. Not from
+ * a vCPU thread.
+ */
+bool code_map_slot_set(struct code_map *m, const struct memslot *s, struct err *err);
 
 /* --- for run/ --- */
 /* Empty tables; before anything else of this vCPU. */
@@ -159,6 +162,11 @@ void mmu_jc_flush(struct soft_cpu *c);
 void mmu_world_enter(struct soft_cpu *c);
 void mmu_world_leave(struct soft_cpu *c);
 void mmu_exclusive_abort(struct soft_cpu *c);
+/*
+ * In an exclusive section: every block of every vCPU is about to be dropped, and the host code in it. A vCPU that waits inside an
+ * instruction restarts it alone when its turn comes.
+ */
+void mmu_code_dropped(struct soft_vm *vm);
 /* From a thread that is no vCPU: all vCPUs stand still between these. */
 void mmu_world_stop(struct soft_vm *vm);
 void mmu_world_start(struct soft_vm *vm);

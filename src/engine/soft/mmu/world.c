@@ -80,6 +80,7 @@ void mmu_exclusive_begin(struct soft_cpu *c)
     struct mmu_cpu *mc = mmu_of(c);
     pthread_mutex_lock(&m->world_lock);
     bool was_in = mc->in_world;
+    uint32_t drops = m->drops;
     if (was_in) {
         leave_locked(m, mc);
     }
@@ -88,7 +89,19 @@ void mmu_exclusive_begin(struct soft_cpu *c)
         mc->in_world = true;    /* counted again when it ends */
     }
     mc->exclusive = true;
+    bool dropped = m->drops != drops;
     pthread_mutex_unlock(&m->world_lock);
+    if (unlikely(dropped) && c->u && !c->single) {
+        mmu_exclusive_end(c);
+        cpu_restart_single(c);
+    }
+}
+
+void mmu_code_dropped(struct soft_vm *vm)
+{
+    pthread_mutex_lock(&vm->code->world_lock);
+    vm->code->drops++;
+    pthread_mutex_unlock(&vm->code->world_lock);
 }
 
 void mmu_exclusive_end(struct soft_cpu *c)

@@ -67,12 +67,6 @@ void lapic_write(struct soft_cpu *c, unsigned off, uint32_t val)
     lapic_last = val ^ off;
 }
 
-const struct memslot *mem_slots(const struct mem *m, unsigned *n)
-{
-    *n = 2;
-    return fx.slots;
-}
-
 uint64_t mem_io_read(struct mem *m, enum mem_space space, uint64_t addr, unsigned width)
 {
     if (n_io < ARRAY_SIZE(io_log)) {
@@ -137,7 +131,7 @@ static int fx_setup(void **unused)
         cpus[i]->index = i;
         mmu_cpu_init(cpus[i]);
     }
-    assert_true(code_map_update(m, &err));
+    assert_true(code_map_slot_set(m, &fx.slots[0], &err) && code_map_slot_set(m, &fx.slots[1], &err));
     fx_cpu_reset(fx.cpu[0]);
     fx_cpu_reset(fx.cpu[1]);
     n_io = 0;

@@ -230,7 +230,7 @@ static void test_dirty_logging_sees_every_written_page(void **unused)
     mmu_store(c, 0x5000, 4, 1);
     memset((void *)bits, 0, sizeof(bits));
     fx.slots[0].dirty = bits;
-    assert_true(code_map_update(fx.vm.code, &err));
+    assert_true(code_map_slot_set(fx.vm.code, &fx.slots[0], &err));
     mmu_load(c, 0x5000, 4);
     assert_int_equal(bits[0], 0);
     mmu_store(c, 0x5000, 4, 2);
