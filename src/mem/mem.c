@@ -294,6 +294,28 @@ bool mem_zero(struct mem *m, gpa_t gpa, size_t len)
     return true;
 }
 
+bool mem_discard(struct mem *m, gpa_t gpa, uint64_t len)
+{
+    uint64_t n = 0, at = gpa, left = len;
+    for (; left; at += n, left -= n) {
+        const struct memslot *s = piece_at(m, at, left, &n);
+        if (!s || s->fd < 0 || s->readonly) {
+            return false;
+        }
+    }
+    for (at = gpa, left = len; left; at += n, left -= n) {
+        const struct memslot *s = piece_at(m, at, left, &n);
+        uint64_t start = (at - s->gpa + PAGE_SIZE - 1) & ~(uint64_t)(PAGE_SIZE - 1);
+        uint64_t end = (at - s->gpa + n) & ~(uint64_t)(PAGE_SIZE - 1);
+        /* Shared memory goes back to the host only through its file; MADV_DONTNEED would drop our view of it, no more. */
+        if (start < end && fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(s->fd_off + start),
+                                     (off_t)(end - start)) == 0) {
+            slot_written(m, s, s->gpa + start, end - start);
+        }
+    }
+    return true;
+}
+
 /* Guest and host are little-endian alike (the build refuses other hosts), so a typed access is a plain load or store. */
 #define TYPED(bits)                                                                                     \
     bool mem_read_le##bits(struct mem *m, gpa_t gpa, uint##bits##_t *v)                                 \

@@ -57,6 +57,12 @@ bool mem_write_le16(struct mem *m, gpa_t gpa, uint16_t v);
 bool mem_write_le32(struct mem *m, gpa_t gpa, uint32_t v);
 bool mem_write_le64(struct mem *m, gpa_t gpa, uint64_t v);
 
+/*
+ * Gives the whole pages of a range back to the host: they read as zeros from here on. Only RAM of mem_ram_add; false, and nothing
+ * happens, when part of the range is something else. A host that cannot do it leaves the bytes: true.
+ */
+bool mem_discard(struct mem *m, gpa_t gpa, uint64_t len);
+
 /* A GPA range as host pieces for one request. write: the device will store into it (dirties and tells the engine on unmap). */
 enum { MEM_MAP_MAX_IOV = 4 };
 struct mem_map {
