@@ -2,6 +2,7 @@
 #include "dev/dev.h"
 #include "dev/pc/pc.h"
 #include "dev/pci/pci.h"
+#include "dev/virtio/virtio.h"
 
 /* Every device type there is, in alphabetical order in each group. A saved state names them; tests walk them. */
 const struct dev_type *const dev_types[] = {
@@ -22,5 +23,10 @@ const struct dev_type *const dev_types[] = {
     &q35_host_type,
     &rtc_type,
     &serial_type,
+    &virtio_balloon_type,
+    &virtio_blk_type,
+    &virtio_console_type,
+    &virtio_net_type,
+    &virtio_rng_type,
     NULL,
 };

@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "dev/pc/pc.h"
@@ -56,6 +59,12 @@ void fixture_init(struct fixture *f)
 void fixture_fini(struct fixture *f)
 {
     dev_env_fini(&f->env);
+    blk_close(f->node);
+    net_port_close(f->port);
+    chr_close(f->chr);
+    if (f->peer) {
+        close(f->peer);
+    }
     vm_clock_fini(&f->clock);
     loop_destroy(f->env.main_loop);
     mem_destroy(f->env.mem);
@@ -127,10 +136,61 @@ static struct dev *make_rtc(struct fixture *f, struct err *err)
     return rtc_create(&f->env, "rtc", &(struct rtc_props){ .base = RTC_AT, .at = 1700000000, .n_cpus = 1 }, err);
 }
 
+static int pair(struct fixture *f, int type)
+{
+    int sv[2];
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0) {
+        abort();
+    }
+    f->peer = sv[1];
+    return sv[0];
+}
+
+static struct dev *make_virtio_blk(struct fixture *f, struct err *err)
+{
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, FIX_DISK) < 0) {
+        abort();
+    }
+    f->node = blk_open_fd(f->env.io_loop, fd, "raw", "disk", BLK_WRITE | BLK_DISCARD, err);
+    struct virtio_blk_config cfg = { .node = f->node, .serial = "lodge-1", .n_queues = 2 };
+    return f->node ? virtio_blk_create(&f->env, "dut", FIX_SLOT, &cfg, err) : NULL;
+}
+
+static struct dev *make_virtio_net(struct fixture *f, struct err *err)
+{
+    f->port = net_user_open(f->env.io_loop, pair(f, SOCK_SEQPACKET), err);
+    struct virtio_net_config cfg = { .port = f->port, .mac = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 } };
+    return f->port ? virtio_net_create(&f->env, "dut", FIX_SLOT, &cfg, err) : NULL;
+}
+
+static struct dev *make_virtio_console(struct fixture *f, struct err *err)
+{
+    int fd = pair(f, SOCK_STREAM);
+    f->chr = chr_fd_open(f->env.io_loop, fd, fd, true, err);
+    struct virtio_console_config cfg = { .port = { { .chr = f->chr }, { .name = "org.lodge.agent" } }, .n_ports = 2, .cols = 80, .rows = 25 };
+    return f->chr ? virtio_console_create(&f->env, "dut", FIX_SLOT, &cfg, err) : NULL;
+}
+
+static struct dev *make_virtio_rng(struct fixture *f, struct err *err)
+{
+    return virtio_rng_create(&f->env, "dut", FIX_SLOT, NULL, err);
+}
+
+static struct dev *make_virtio_balloon(struct fixture *f, struct err *err)
+{
+    return virtio_balloon_create(&f->env, "dut", FIX_SLOT, err);
+}
+
 static const struct maker makers[] = {
     { &lpc_type, make_lpc },
     { &fw_cfg_type, make_fw_cfg },
     { &rtc_type, make_rtc },
+    { &virtio_balloon_type, make_virtio_balloon },
+    { &virtio_blk_type, make_virtio_blk },
+    { &virtio_console_type, make_virtio_console },
+    { &virtio_net_type, make_virtio_net },
+    { &virtio_rng_type, make_virtio_rng },
 };
 
 struct dev *fixture_make(struct fixture *f, const struct dev_type *type, struct err *err)

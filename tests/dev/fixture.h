@@ -5,8 +5,9 @@
 
 #include "dev/dev.h"
 #include "dev/pci/pci.h"
+#include "dev/virtio/virtio.h"
 
-enum { FIX_RAM = 4 * MIB, FIX_MSGS = 64 };
+enum { FIX_RAM = 4 * MIB, FIX_MSGS = 64, FIX_DISK = 1 * MIB, FIX_SLOT = 3 };
 
 struct fixture {
     struct dev_env env;
@@ -20,6 +21,11 @@ struct fixture {
     enum guest_request request;
     uint32_t request_code;
     unsigned n_requests;
+    /* what devices are connected to; closed after them */
+    struct blk_node *node;
+    struct net_port *port;
+    struct chr *chr;
+    int peer;                   /* other end of port and chr; 0: none */
 };
 
 void fixture_init(struct fixture *f);
