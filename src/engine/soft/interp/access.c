@@ -75,39 +75,28 @@ uint64_t interp_lin_any(struct soft_cpu *c, const struct uop *u, unsigned size, 
     return sys_seg_lin(c, i->seg, ea, size, write);
 }
 
-static bool write_tag_hit(struct soft_cpu *c, uint64_t lin)
-{
-    return (lin & ~(uint64_t)(PAGE_SIZE - 1)) == tlb_slot(c, lin)->tag_w;
-}
-
 /*
- * Nothing may raise between mmu_exclusive_begin and _end, so both pieces are made writable before it. Waiting for the
- * exclusive section may have served another vCPU's flush: then the pieces are asked for again. Pages that never get a
- * write tag (logged, or tracked while single) end that by the count.
+ * Host pointers are taken when the others already stand still: none taken before would survive that. A raise in between is
+ * rare (a flush came in while we waited) and ends the exclusive section (run/ aborts it).
  */
 void interp_locked_begin_slow(struct soft_cpu *c, struct locked *l, unsigned size)
 {
     l->n1 = PAGE_SIZE - (l->lin & (PAGE_SIZE - 1));
     l->p1 = l->p2 = NULL;
     if (l->n1 < size) {
-        for (unsigned tries = 0; tries < 4; tries++) {
-            mmu_probe(c, l->lin, size, MMU_WRITE);
-            l->p1 = mmu_ptr_w(c, l->lin, l->n1);
-            l->p2 = mmu_ptr_w(c, l->lin + l->n1, size - l->n1);
-            if (!l->p1 || !l->p2) {
-                break;
-            }
-            mmu_exclusive_begin(c);
-            if (tries == 3 || (write_tag_hit(c, l->lin) && write_tag_hit(c, l->lin + l->n1))) {
-                l->old = 0;
-                memcpy(&l->old, l->p1, l->n1);
-                memcpy((uint8_t *)&l->old + l->n1, l->p2, size - l->n1);
-                return;
-            }
-            mmu_exclusive_end(c);
+        mmu_probe(c, l->lin, size, MMU_WRITE);
+        mmu_exclusive_begin(c);
+        l->p1 = mmu_ptr_w(c, l->lin, l->n1);
+        l->p2 = mmu_ptr_w(c, l->lin + l->n1, size - l->n1);
+        if (l->p1 && l->p2) {
+            l->old = 0;
+            memcpy(&l->old, l->p1, l->n1);
+            memcpy((uint8_t *)&l->old + l->n1, l->p2, size - l->n1);
+            return;
         }
+        mmu_exclusive_end(c);
+        l->p1 = NULL;           /* MMIO on one side */
     }
-    l->p1 = l->p2 = NULL;
     l->old = rmw_get_slow(c, l->lin, size);
 }
 
