@@ -130,6 +130,18 @@ struct soft_cpu {
         uint64_t blocks_built, blocks_run, tlb_misses, smc_hits, irqs, exceptions, pio, mmio, hlt, tlb_flushes;
     } stats;
     struct soft_run *run;       /* run/'s own: block cache, sleep, thread handshake */
+
+    /* sys/ */
+    uint8_t ext;                /* EXT bit of error codes: 1 while an exception or external event is being delivered */
+    bool amd;                   /* the model's vendor: rules of SYSCALL, SYSRET, SYSENTER */
+    bool irq_waiting;           /* an interrupt was found but held off by IF: looked at again when IF is set */
+    bool shutdown;              /* delivering an interrupt or NMI ended in a triple fault: run/ leaves with SOFT_EXIT_SHUTDOWN */
+    bool tf_masked;             /* the instruction cleared TF on entry to a handler: no single-step trap after it */
+    bool pv_eoi_pending;        /* the guest may have made its EOI by clearing bit 0 of its PV EOI word */
+    bool pv_stale;              /* the PV clock record in guest memory must be written before guest code runs */
+    _Atomic bool pv_kicked;     /* KVM_HC_KICK_CPU: leaves HLT whatever IF says */
+    uint32_t has;               /* features sys/ asks for often, from the model */
+    uint64_t cr4_valid, efer_valid;     /* bits the model has */
 };
 
 /* What all vCPUs of a VM share. Filled by run/ at creation. */
@@ -145,6 +157,15 @@ struct soft_vm {
     struct code_buf *code_buf;  /* native/: W^X buffer */
     void (*on_reset)(struct soft_vm *vm);       /* triple fault */
     struct soft_shared *run;    /* run/'s own */
+
+    /* sys/clock.c: VM TSC = host TSC - delta while the VM clock runs; all zero is right for a clock paused at 0. */
+    struct {
+        pthread_mutex_t lock;
+        _Atomic uint64_t key;       /* the clock's offset and running bit that delta was made for */
+        _Atomic uint64_t delta, frozen;
+        uint64_t ref_tsc, ref_ns;   /* one pair for every vCPU's PV clock record */
+        bool have_ref;
+    } tsc;
 };
 
 /* --- raise (implemented in sys/) --- */
