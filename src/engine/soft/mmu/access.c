@@ -132,12 +132,12 @@ static void part_write(struct soft_cpu *c, const struct xlat *x, const void *fro
         return;
     }
     if (likely(x->host != NULL)) {
-        switch (n) {            /* whole scalars in one store: other vCPUs look */
-        case 1: WRITE_ONCE(*x->host, *(const uint8_t *)from); break;
-        case 2: WRITE_ONCE(*(uint16_t __attribute__((aligned(1))) *)x->host, load_le16(from)); break;
-        case 4: WRITE_ONCE(*(uint32_t __attribute__((aligned(1))) *)x->host, load_le32(from)); break;
-        case 8: WRITE_ONCE(*(uint64_t __attribute__((aligned(1))) *)x->host, load_le64(from)); break;
-        default: memcpy(x->host, from, n);
+        if (n <= 8 && !(n & (n - 1))) {
+            uint64_t v = 0;
+            memcpy(&v, from, n);
+            host_write(x->host, n, v);  /* scalars in one store */
+        } else {
+            memcpy(x->host, from, n);
         }
         if (unlikely(x->page != NULL)) {
             tracked_written(c, x, n);
@@ -182,12 +182,8 @@ static uint64_t load_ctx(struct soft_cpu *c, unsigned ctx, uint64_t lin, unsigne
         if (unlikely(!x.host)) {
             return mmu_io_load(c, x.gpa, size);
         }
-        switch (size) {
-        case 1: return READ_ONCE(*x.host);
-        case 2: return READ_ONCE(*(const uint16_t __attribute__((aligned(1))) *)x.host);
-        case 4: return READ_ONCE(*(const uint32_t __attribute__((aligned(1))) *)x.host);
-        case 8: return READ_ONCE(*(const uint64_t __attribute__((aligned(1))) *)x.host);
-        default: break;
+        if (!(size & (size - 1))) {
+            return host_read(x.host, size);
         }
     }
     uint64_t v = 0;

@@ -22,6 +22,31 @@ void mmu_store_slow(struct soft_cpu *c, uint64_t lin, unsigned size, uint64_t va
  */
 void *mmu_ptr_slow(struct soft_cpu *c, uint64_t lin, unsigned size, enum mmu_access acc);
 
+/* Guest memory at any alignment, in one host access: other vCPUs look. */
+typedef volatile uint16_t __attribute__((aligned(1), may_alias)) mem16;
+typedef volatile uint32_t __attribute__((aligned(1), may_alias)) mem32;
+typedef volatile uint64_t __attribute__((aligned(1), may_alias)) mem64;
+
+static inline __attribute__((always_inline)) uint64_t host_read(const void *p, unsigned size)
+{
+    switch (size) {
+    case 1: return *(const volatile uint8_t *)p;
+    case 2: return *(const mem16 *)p;
+    case 4: return *(const mem32 *)p;
+    default: return *(const mem64 *)p;
+    }
+}
+
+static inline __attribute__((always_inline)) void host_write(void *p, unsigned size, uint64_t val)
+{
+    switch (size) {
+    case 1: *(volatile uint8_t *)p = (uint8_t)val; return;
+    case 2: *(mem16 *)p = (uint16_t)val; return;
+    case 4: *(mem32 *)p = (uint32_t)val; return;
+    default: *(mem64 *)p = val; return;
+    }
+}
+
 static inline struct tlb_entry *tlb_slot(struct soft_cpu *c, uint64_t lin)
 {
     return &c->tlb[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
@@ -31,13 +56,7 @@ static inline __attribute__((always_inline)) uint64_t mmu_load(struct soft_cpu *
 {
     const struct tlb_entry *e = tlb_slot(c, lin);
     if (likely(lin - e->tag_r <= PAGE_SIZE - size)) {
-        const void *p = (const void *)(uintptr_t)(lin + e->addend);
-        switch (size) {
-        case 1: return READ_ONCE(*(const uint8_t *)p);
-        case 2: return READ_ONCE(*(const uint16_t __attribute__((aligned(1))) *)p);
-        case 4: return READ_ONCE(*(const uint32_t __attribute__((aligned(1))) *)p);
-        default: return READ_ONCE(*(const uint64_t __attribute__((aligned(1))) *)p);
-        }
+        return host_read((const void *)(uintptr_t)(lin + e->addend), size);
     }
     return mmu_load_slow(c, lin, size);
 }
@@ -46,13 +65,8 @@ static inline __attribute__((always_inline)) void mmu_store(struct soft_cpu *c, 
 {
     const struct tlb_entry *e = tlb_slot(c, lin);
     if (likely(lin - e->tag_w <= PAGE_SIZE - size)) {
-        void *p = (void *)(uintptr_t)(lin + e->addend);
-        switch (size) {
-        case 1: WRITE_ONCE(*(uint8_t *)p, (uint8_t)val); return;
-        case 2: WRITE_ONCE(*(uint16_t __attribute__((aligned(1))) *)p, (uint16_t)val); return;
-        case 4: WRITE_ONCE(*(uint32_t __attribute__((aligned(1))) *)p, (uint32_t)val); return;
-        default: WRITE_ONCE(*(uint64_t __attribute__((aligned(1))) *)p, val); return;
-        }
+        host_write((void *)(uintptr_t)(lin + e->addend), size, val);
+        return;
     }
     mmu_store_slow(c, lin, size, val);
 }
