@@ -140,7 +140,7 @@ static void arm(struct pit *p)
 {
     uint64_t t = now(p), half = ticks_to_ns(p->ch[0].count) / 2, soonest = t + max_u64(half, MIN_TICK_NS);
     if (t > MAX_BACKLOG_NS && p->due_ns < t - MAX_BACKLOG_NS) {
-        p->due_ns = t;
+        p->due_ns = t - MAX_BACKLOG_NS;
     }
     timer_arm(&p->tick, max_u64(p->due_ns, soonest));
 }

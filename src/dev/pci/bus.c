@@ -215,10 +215,14 @@ struct want {
     unsigned n;
 };
 
-static int larger_first(const void *a, const void *b)
+/* 32-bit BARs before those that may go high, then larger ones first, so that alignment leaves no gaps. */
+static int placing_order(const void *a, const void *b)
 {
     const struct want *x = a, *y = b;
     uint64_t sx = x->pd->bar[x->n].size, sy = y->pd->bar[y->n].size;
+    if (x->pd->bar[x->n].is64 != y->pd->bar[y->n].is64) {
+        return x->pd->bar[x->n].is64 ? 1 : -1;
+    }
     if (sx != sy) {
         return sx < sy ? 1 : -1;
     }
@@ -301,7 +305,7 @@ bool pci_assign_all(struct pci_bus *bus, gpa_t mmio32, gpa_t mmio32_end, gpa_t m
     struct window w_io = { io, io_end }, low = { mmio32, mmio32_end }, high = { mmio64, mmio64_end };
     AUTO_FREE struct want *wants = new0_array(struct want, 0x100 * PCI_N_BARS);
     unsigned n_wants = collect(bus, wants);
-    qsort(wants, n_wants, sizeof(*wants), larger_first);
+    qsort(wants, n_wants, sizeof(*wants), placing_order);
     for (unsigned i = 0; i < n_wants; i++) {
         struct pci_dev *pd = wants[i].pd;
         pci_cfg_write(bus, pd->slot << 3 | pd->fn, PCI_COMMAND, 0, 2);
