@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ELF kernels: PVH by Xen note 18, else 64-bit vmlinux entered as the Linux 64-bit protocol enters it. */
+#include "machine/boot-int.h"
+
 #include <elf.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
-#include "machine/boot-int.h"
 
 enum { MAX_PHDRS = 64, MAX_NOTES = 65536, XEN_PHYS32_ENTRY = 18, PVH_MAGIC = 0x336ec578 };
 

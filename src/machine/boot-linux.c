@@ -3,12 +3,13 @@
  * Linux/x86 boot protocol. Sources: Documentation/x86/boot.rst (header), zero-page.rst (boot_params).
  * Offsets below are the documents' own names.
  */
+#include "machine/boot-int.h"
+
 #include <inttypes.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "base/bytes.h"
-#include "machine/boot-int.h"
 
 enum {
     HDR_START = 0x1f1, SETUP_SECTS = 0x1f1, JUMP_LEN = 0x201, PROTO = 0x206, LOADER = 0x210, LOADFLAGS = 0x211, CODE32 = 0x214,

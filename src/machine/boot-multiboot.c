@@ -3,11 +3,12 @@
  * Multiboot 1. Source: Multiboot specification 0.6.96, sections 3.1 (header), 3.2 (machine state), 3.3 (information).
  * --initrd is one module, passed with no arguments of its own.
  */
+#include "machine/boot-int.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
-#include "machine/boot-int.h"
 
 enum {
     MB_PAGE_ALIGN = 1, MB_MEMORY = 2, MB_VIDEO = 4, MB_ADDRESSES = 1 << 16, MB_KNOWN = MB_PAGE_ALIGN | MB_MEMORY | MB_VIDEO,

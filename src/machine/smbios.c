@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SMBIOS 3.0 structures: types 0, 1, 3, 4, 16, 17, 19, 32, 127. Source: DMTF DSP0134 3.0. */
+#include "machine/acpi.h"
+
 #include <string.h>
 
 #include "base/bytes.h"
-#include "machine/acpi.h"
 
 struct table {
     struct buf buf;
