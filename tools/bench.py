@@ -66,7 +66,7 @@ def smaps(pid):
     with open(f"/proc/{pid}/smaps") as f:
         for line in f:
             if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
-                in_ram = "memfd:lodge-ram" in line or "memfd:memory-backend" in line
+                in_ram = "memfd:guest-ram" in line or "memfd:memory-backend" in line
             elif line.startswith(("Private_Clean:", "Private_Dirty:")):
                 kib = int(line.split()[1])
                 private += kib
