@@ -85,9 +85,8 @@ static bool create_disks(struct machine *m, struct err *err)
         const struct vm_disk_config *d = &m->cfg->disks[i];
         char id[16];
         snprintf(id, sizeof(id), "disk%u", i);
-        struct virtio_blk_props props = { .slot = (uint8_t)(SLOT_DISKS + i), .node = m->disks[i], .serial = d->serial, .readonly = d->readonly,
-                                          .n_queues = (uint16_t)m->topo.cpus };
-        if (!virtio_blk_create(&m->env, id, &props, err)) {
+        struct virtio_blk_config cfg = { .node = m->disks[i], .serial = d->serial, .n_queues = m->topo.cpus };
+        if (!virtio_blk_create(&m->env, id, (uint8_t)(SLOT_DISKS + i), &cfg, err)) {
             return err_prefix(err, "disk '%s': ", d->file);
         }
     }
@@ -103,11 +102,11 @@ static bool create_nets(struct machine *m, struct err *err)
             continue;
         }
         snprintf(id, sizeof(id), "net%u", i);
-        struct virtio_net_props props = { .slot = (uint8_t)(SLOT_NETS + i), .port = m->nets[i] };
+        struct virtio_net_config cfg = { .port = m->nets[i] };
         for (unsigned b = 0; b < 6; b++) {
-            props.mac[b] = (uint8_t)strtoul((char[]){ n->mac[3 * b], n->mac[3 * b + 1], 0 }, NULL, 16);
+            cfg.mac[b] = (uint8_t)strtoul((char[]){ n->mac[3 * b], n->mac[3 * b + 1], 0 }, NULL, 16);
         }
-        if (!virtio_net_create(&m->env, id, &props, err)) {
+        if (!virtio_net_create(&m->env, id, (uint8_t)(SLOT_NETS + i), &cfg, err)) {
             return err_prefix(err, "network %u: ", i);
         }
     }
@@ -116,8 +115,8 @@ static bool create_nets(struct machine *m, struct err *err)
 
 bool board_create(struct machine *m, struct err *err)
 {
-    return create_chipset(m, err) && (!m->cfg->rng || virtio_rng_create(&m->env, "rng0", &(struct virtio_rng_props){ .slot = SLOT_RNG }, err)) &&
-           (!m->cfg->balloon || virtio_balloon_create(&m->env, "balloon0", &(struct virtio_balloon_props){ .slot = SLOT_BALLOON }, err)) &&
+    return create_chipset(m, err) && (!m->cfg->rng || virtio_rng_create(&m->env, "rng0", SLOT_RNG, &(struct virtio_rng_config){ 0 }, err)) &&
+           (!m->cfg->balloon || virtio_balloon_create(&m->env, "balloon0", SLOT_BALLOON, err)) &&
            create_disks(m, err) && create_nets(m, err);
 }
 
