@@ -30,7 +30,8 @@ struct soft_block;
 /*
  * A decoded instruction with its handler, 32 bytes. The block builder (run/) rewrites a few fields for speed:
  *  - base/index: INSN_REG_NONE -> R_ZERO, INSN_REG_RIP -> R_BLOCK_RIP with disp relative to the block's start;
- *  - F_J: imm = target relative to the block's start (rip of the block + imm, then masked by operand size);
+ *  - F_J: imm = target relative to the block's start (rip of the block + imm, then masked by operand size), disp = that of
+ *    the next instruction; the end marker (interp_block_end): imm = its own;
  *  - native copies: imm = address of the generated code (native/).
  */
 struct uop {

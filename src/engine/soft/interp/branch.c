@@ -111,14 +111,14 @@ ALWAYS uop_next jmp_rm(struct soft_cpu *c, const struct uop *u, unsigned size, e
 GRID_W(jmp_rm)
 
 /* Pushes the return address and goes to t, which is checked. */
-ALWAYS uop_next call_to(struct soft_cpu *c, const struct uop *u, uint64_t t, unsigned size, bool code64)
+ALWAYS uop_next call_to(struct soft_cpu *c, uint64_t t, uint64_t ret, unsigned size, bool code64)
 {
     if (code64) {
         uint64_t sp = c->r[R_SP] - 8;
-        lin_store(c, sp, 8, SEG_SS, cpu_next_rip(c));
+        lin_store(c, sp, 8, SEG_SS, ret);
         c->r[R_SP] = sp;
     } else {
-        interp_push(c, cpu_next_rip(c), size);
+        interp_push(c, ret, size);
     }
     c->rip = t;
     return NULL;
@@ -126,17 +126,18 @@ ALWAYS uop_next call_to(struct soft_cpu *c, const struct uop *u, uint64_t t, uns
 
 static uop_next call_64(struct soft_cpu *c, const struct uop *u)
 {
-    return call_to(c, u, direct_target(c, u, J_64), 8, true);
+    uint64_t ret = c->r[R_BLOCK_RIP] + (uint64_t)(int64_t)u->i.disp;
+    return call_to(c, direct_target(c, u, J_64), ret, 8, true);
 }
 
 static uop_next call_32(struct soft_cpu *c, const struct uop *u)
 {
-    return call_to(c, u, direct_target(c, u, J_32), 4, false);
+    return call_to(c, direct_target(c, u, J_32), cpu_next_rip(c), 4, false);
 }
 
 static uop_next call_cs(struct soft_cpu *c, const struct uop *u)
 {
-    return call_to(c, u, direct_target(c, u, J_CS), 1u << u->i.opsize, false);
+    return call_to(c, direct_target(c, u, J_CS), cpu_next_rip(c), 1u << u->i.opsize, false);
 }
 
 static uop_fn *const call_tab[3] = { call_64, call_32, call_cs };
@@ -144,7 +145,7 @@ static uop_fn *const call_tab[3] = { call_64, call_32, call_cs };
 ALWAYS uop_next call_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)
 {
     uint64_t t = check_target(c, u, size == 8 ? J_64 : J_CS, rm_get(c, u, k, size));
-    return call_to(c, u, t, size, size == 8);
+    return call_to(c, t, cpu_next_rip(c), size, size == 8);
 }
 
 GRID_W(call_rm)

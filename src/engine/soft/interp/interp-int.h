@@ -37,14 +37,10 @@ ALWAYS bool mode_is64(uint32_t mode)
     return (mode & MODE_SIZE_MASK) == INSN_MODE_64;
 }
 
-/*
- * No index: base + disp is all. A RIP-relative displacement at the edge of 32 bits may come with its rest in R_ZERO, which is
- * not zero then (run/, blocks of one instruction).
- */
+/* No index: base + disp is all. */
 ALWAYS bool ea_is_base_disp(const struct insn *i)
 {
-    enum { FAR = INT32_MAX - 0x10000 };
-    return i->index == R_ZERO && !(i->flags & INSN_MOFFS) && !(i->base == R_BLOCK_RIP && (i->disp > FAR || i->disp < -FAR));
+    return i->index == R_ZERO && !(i->flags & INSN_MOFFS);
 }
 
 ALWAYS enum rm_kind kind_of(const struct insn *i, uint32_t mode)

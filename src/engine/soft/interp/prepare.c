@@ -4,7 +4,8 @@
 
 uop_next interp_block_end(struct soft_cpu *c, const struct uop *u)
 {
-    c->rip = cpu_insn_rip(c);   /* of the end marker: the first byte after the block */
+    uint64_t rip = c->r[R_BLOCK_RIP] + u->i.imm;
+    c->rip = cpu_code64(c) ? rip : (c->mode & MODE_SIZE_MASK) == INSN_MODE_32 ? (uint32_t)rip : (uint16_t)rip;
     return NULL;
 }
 

@@ -88,6 +88,7 @@ static bool uop_localise(struct insn *i, unsigned off)
     }
     if (i->form == F_J) {
         i->imm += off + i->len;
+        i->disp = (int32_t)(off + i->len);
     }
     return true;
 }
@@ -119,6 +120,7 @@ static void finish(struct builder *b)
     struct uop *end = &b->uops[b->n];
     memset(end, 0, sizeof(*end));
     end->fn = interp_block_end;
+    end->i.imm = b->off;
     b->offs[b->n] = (int16_t)b->off;
 }
 
@@ -319,6 +321,7 @@ struct soft_block *block_single(struct soft_cpu *c)
     memcpy(blk->uops, b.uops, 2 * sizeof(struct uop));
     blk->offs[0] = (int16_t)(b.offs[0] - (int)bias);
     blk->offs[1] = (int16_t)(b.offs[1] - (int)bias);
+    blk->uops[1].i.imm -= bias;
     return blk;
 }
 

@@ -179,7 +179,7 @@ static enum run_end after_unwind(struct soft_cpu *c)
     return c->shutdown ? RUN_SHUTDOWN : RUN_GO;
 }
 
-static enum run_end run_loop(struct soft_cpu *c)
+static __attribute__((noinline)) enum run_end run_loop(struct soft_cpu *c)
 {
     for (;;) {
         if (unlikely(atomic_load_explicit(&c->pending, memory_order_relaxed)) || unlikely(c->st.ev.halted)) {

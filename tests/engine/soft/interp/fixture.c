@@ -195,12 +195,6 @@ void fixture_reset(uint32_t mode)
     sys_answer = false;
 }
 
-static uop_fn end_marker;
-static const struct uop *end_marker(struct soft_cpu *c, const struct uop *u)
-{
-    return interp_block_end(c, u);
-}
-
 bool fixture_run(const uint8_t *bytes, size_t n)
 {
     struct insn *i = &uops[0].i;
@@ -218,9 +212,11 @@ bool fixture_run(const uint8_t *bytes, size_t n)
     }
     if (i->form == F_J) {
         i->imm += i->len;
+        i->disp = i->len;
     }
     interp_prepare(&uops[0], cpu->mode);
-    uops[1].fn = end_marker;
+    uops[1].fn = interp_block_end;
+    uops[1].i.imm = i->len;
     if (sigsetjmp(unwind, 0)) {
         cpu->rip = CODE_AT;
         return false;
