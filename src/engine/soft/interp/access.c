@@ -52,13 +52,13 @@ uint64_t interp_rmw_get_slow_c(struct soft_cpu *c, uint64_t lin, unsigned size)
 }
 
 /* Called from inline asm, at any stack alignment; only rAX changes. */
-#define MISS_THUNK(name)                                                                                                       \
-    __asm__(".text\n\t.p2align 4\n\t.hidden " name "\n\t.globl " name "\n\t.type " name ", @function\n" name ":\n\t"             \
-            ".cfi_startproc\n\tendbr64\n\tpush %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\t"                         \
-            "mov %rsp, %rbp\n\t.cfi_def_cfa_register 6\n\tand $-16, %rsp\n\t"                                                 \
-            "push %rdi\n\tpush %rsi\n\tpush %rdx\n\tpush %rcx\n\tpush %r8\n\tpush %r9\n\tpush %r10\n\tpush %r11\n\t"              \
-            "call " name "_c\n\t"                                                                                             \
-            "pop %r11\n\tpop %r10\n\tpop %r9\n\tpop %r8\n\tpop %rcx\n\tpop %rdx\n\tpop %rsi\n\tpop %rdi\n\t"                      \
+#define MISS_THUNK(name)                                                                                     \
+    __asm__(".text\n\t.p2align 4\n\t.hidden " name "\n\t.globl " name "\n\t.type " name ", @function\n" name ":\n\t" \
+            ".cfi_startproc\n\tendbr64\n\tpush %rbp\n\t.cfi_def_cfa_offset 16\n\t.cfi_offset 6, -16\n\t"     \
+            "mov %rsp, %rbp\n\t.cfi_def_cfa_register 6\n\tand $-16, %rsp\n\t"                                \
+            "push %rdi\n\tpush %rsi\n\tpush %rdx\n\tpush %rcx\n\tpush %r8\n\tpush %r9\n\tpush %r10\n\tpush %r11\n\t" \
+            "call " name "_c\n\t"                                                                            \
+            "pop %r11\n\tpop %r10\n\tpop %r9\n\tpop %r8\n\tpop %rcx\n\tpop %rdx\n\tpop %rsi\n\tpop %rdi\n\t" \
             "leave\n\tret\n\t.cfi_endproc\n\t.size " name ", .-" name "\n")
 MISS_THUNK("interp_load_miss");
 MISS_THUNK("interp_store_miss");

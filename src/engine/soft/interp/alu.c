@@ -2,7 +2,8 @@
 /* ADD OR ADC SBB AND SUB XOR CMP TEST INC DEC NOT NEG. Source: SDM vol. 2. */
 #include "engine/soft/interp/interp-int.h"
 
-ALWAYS uop_next alu_to_rm(struct soft_cpu *c, const struct uop *u, enum insn_op op, unsigned size, enum rm_kind k, uint64_t s)
+ALWAYS uop_next alu_to_rm(struct soft_cpu *c, const struct uop *u, enum insn_op op, unsigned size, enum rm_kind k,
+                          uint64_t s)
 {
     if (op == OP_CMP || op == OP_TEST) {
         alu(c, op, size, rm_get(c, u, k, size), s);
@@ -25,12 +26,12 @@ ALWAYS uop_next alu_to_reg(struct soft_cpu *c, const struct uop *u, enum insn_op
 }
 
 /* INC, DEC keep CF; NOT changes no flag. */
-#define UNARY_CASE(insn, sfx, type)                                                                                            \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__("btl $8, %2\n\t" insn sfx " %1" FLAGS_OUT : "=&a"(ax), "+&r"(r_) : "r"((uint32_t)c->af) : "cc");               \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define UNARY_CASE(insn, sfx, type)                                                                          \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__("btl $8, %2\n\t" insn sfx " %1" FLAGS_OUT : "=&a"(ax), "+&r"(r_) : "r"((uint32_t)c->af) : "cc"); \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
 
 ALWAYS uint64_t unary(struct soft_cpu *c, enum insn_op op, unsigned size, uint64_t d)
@@ -68,31 +69,31 @@ ALWAYS uop_next alu_locked(struct soft_cpu *c, const struct uop *u, enum insn_op
     return next(c, u);
 }
 
-#define ALU_BODIES(op)                                                                                                         \
-    ALWAYS uop_next op##_rm_r(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)                          \
-    {                                                                                                                          \
-        return alu_to_rm(c, u, OP_##op, size, k, reg_get(c, u->i.reg, size));                                                  \
-    }                                                                                                                          \
-    ALWAYS uop_next op##_rm_i(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)                          \
-    {                                                                                                                          \
-        return alu_to_rm(c, u, OP_##op, size, k, u->i.imm);                                                                    \
-    }                                                                                                                          \
-    ALWAYS uop_next op##_r_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)                          \
-    {                                                                                                                          \
-        return alu_to_reg(c, u, OP_##op, size, k);                                                                             \
-    }                                                                                                                          \
+#define ALU_BODIES(op)                                                                                       \
+    ALWAYS uop_next op##_rm_r(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)        \
+    {                                                                                                        \
+        return alu_to_rm(c, u, OP_##op, size, k, reg_get(c, u->i.reg, size));                                \
+    }                                                                                                        \
+    ALWAYS uop_next op##_rm_i(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)        \
+    {                                                                                                        \
+        return alu_to_rm(c, u, OP_##op, size, k, u->i.imm);                                                  \
+    }                                                                                                        \
+    ALWAYS uop_next op##_r_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)        \
+    {                                                                                                        \
+        return alu_to_reg(c, u, OP_##op, size, k);                                                           \
+    }                                                                                                        \
     GRID(op##_rm_r) GRID(op##_rm_i) GRID(op##_r_rm)
-#define UNARY_BODIES(op)                                                                                                       \
-    ALWAYS uop_next op##_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)                            \
-    {                                                                                                                          \
-        return unary_rm(c, u, OP_##op, size, k);                                                                               \
-    }                                                                                                                          \
+#define UNARY_BODIES(op)                                                                                     \
+    ALWAYS uop_next op##_rm(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)          \
+    {                                                                                                        \
+        return unary_rm(c, u, OP_##op, size, k);                                                             \
+    }                                                                                                        \
     GRID(op##_rm)
-#define LOCKED_BODIES(op)                                                                                                      \
-    ALWAYS uop_next op##_locked(struct soft_cpu *c, const struct uop *u, unsigned size)                                        \
-    {                                                                                                                          \
-        return alu_locked(c, u, OP_##op, size);                                                                                \
-    }                                                                                                                          \
+#define LOCKED_BODIES(op)                                                                                    \
+    ALWAYS uop_next op##_locked(struct soft_cpu *c, const struct uop *u, unsigned size)                      \
+    {                                                                                                        \
+        return alu_locked(c, u, OP_##op, size);                                                              \
+    }                                                                                                        \
     SIZES(op##_locked)
 
 ALU_BODIES(ADD)
@@ -124,7 +125,10 @@ typedef uop_fn *const grid_row[N_KINDS];
 #define ALU_TABS(op) [OP_##op - OP_ADD] = { op##_rm_r_tab, op##_rm_i_tab, op##_r_rm_tab }
 static const struct {
     const grid_row *rm_r, *rm_i, *r_rm;
-} two_ops[] = { ALU_TABS(ADD), ALU_TABS(OR), ALU_TABS(ADC), ALU_TABS(SBB), ALU_TABS(AND), ALU_TABS(SUB), ALU_TABS(XOR), ALU_TABS(CMP), ALU_TABS(TEST) };
+} two_ops[] = {
+    ALU_TABS(ADD), ALU_TABS(OR), ALU_TABS(ADC), ALU_TABS(SBB), ALU_TABS(AND), ALU_TABS(SUB), ALU_TABS(XOR),
+    ALU_TABS(CMP), ALU_TABS(TEST),
+};
 static const grid_row *const one_op[] = { INC_rm_tab, DEC_rm_tab, NOT_rm_tab, NEG_rm_tab };
 static uop_fn *const *const locked_ops[] = {
     [OP_ADD] = ADD_locked_tab, [OP_OR] = OR_locked_tab,   [OP_ADC] = ADC_locked_tab, [OP_SBB] = SBB_locked_tab,

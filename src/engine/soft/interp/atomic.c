@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B. Source: SDM vol. 2. XCHG with memory locks by itself; the others are made atomic
- * with and without LOCK, which no program can tell and spares a second set of handlers.
+ * XCHG XADD CMPXCHG CMPXCHG8B CMPXCHG16B. Source: SDM vol. 2. XCHG with memory locks by itself; the others are
+ * made atomic with and without LOCK, which no program can tell and spares a second set of handlers.
  */
 #include "engine/soft/interp/interp-int.h"
 
@@ -55,11 +55,11 @@ SIZES(xadd_mem)
  * rAX and the destination go through the host's instruction as whole registers: which of them a 32-bit form zero-extends
  * when the comparison fails or holds is the host's to say.
  */
-#define CMPXCHG_ASM(sfx, w)                                                                                                    \
-    __asm__("movq %[acc], %%rax\n\tcmpxchg" sfx " %" w "[src], %" w "[dst]\n\tmovq %%rax, %[acc]" FLAGS_OUT                    \
+#define CMPXCHG_ASM(sfx, w)                                                                                  \
+    __asm__("movq %[acc], %%rax\n\tcmpxchg" sfx " %" w "[src], %" w "[dst]\n\tmovq %%rax, %[acc]" FLAGS_OUT  \
             : "=&a"(ax), [acc] "+&r"(acc), [dst] "+&r"(dst) : [src] "r"(src) : "cc")
-#define CMPXCHG_MEM_ASM(sfx, w)                                                                                                \
-    __asm__ volatile("movq %[acc], %%rax\n\tlock cmpxchg" sfx " %" w "[src], (%[p])\n\tmovq %%rax, %[acc]" FLAGS_OUT           \
+#define CMPXCHG_MEM_ASM(sfx, w)                                                                              \
+    __asm__ volatile("movq %[acc], %%rax\n\tlock cmpxchg" sfx " %" w "[src], (%[p])\n\tmovq %%rax, %[acc]" FLAGS_OUT \
             : "=&a"(ax), [acc] "+&r"(acc) : [src] "r"(src), [p] "r"(p) : "cc", "memory")
 
 ALWAYS uop_next cmpxchg_reg(struct soft_cpu *c, const struct uop *u, unsigned size)
@@ -167,7 +167,8 @@ static uop_next cmpxchg16b(struct soft_cpu *c, const struct uop *u)
     void *p = lin_ptr_w(c, lin, 16, u->i.seg);
     if (likely(p)) {
         __asm__ volatile("lock cmpxchg16b (%[p])\n\tsete %[eq]"
-                         : "+a"(lo), "+d"(hi), [eq] "=q"(equal) : "b"(c->r[R_BX]), "c"(c->r[R_CX]), [p] "r"(p) : "cc", "memory");
+                         : "+a"(lo), "+d"(hi), [eq] "=q"(equal)
+                         : "b"(c->r[R_BX]), "c"(c->r[R_CX]), [p] "r"(p) : "cc", "memory");
     } else {
         uint64_t old[2] = { rmw_get_slow(c, lin, 8), rmw_get_slow(c, lin + 8, 8) };
         equal = old[0] == lo && old[1] == hi;

@@ -2,19 +2,19 @@
 /* BT BTS BTR BTC BSF BSR TZCNT LZCNT POPCNT CRC32 ADCX ADOX. Source: SDM vol. 2. */
 #include "engine/soft/interp/interp-int.h"
 
-#define BT_CASE(insn, sfx, type)                                                                                               \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__(FLAGS_IN insn sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "r"((type)bit) : "cc");                         \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define BT_CASE(insn, sfx, type)                                                                             \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__(FLAGS_IN insn sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "r"((type)bit) : "cc");       \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
-#define SIZES_248(CASE, insn)                                                                                                  \
-    switch (size) {                                                                                                            \
-    case 2: CASE(insn, "w", uint16_t)                                                                                          \
-    case 4: CASE(insn, "l", uint32_t)                                                                                          \
-    default: CASE(insn, "q", uint64_t)                                                                                         \
-    }                                                                                                                          \
+#define SIZES_248(CASE, insn)                                                                                \
+    switch (size) {                                                                                          \
+    case 2: CASE(insn, "w", uint16_t)                                                                        \
+    case 4: CASE(insn, "l", uint32_t)                                                                        \
+    default: CASE(insn, "q", uint64_t)                                                                       \
+    }                                                                                                        \
     break
 
 /* bit is below the operand's width. */
@@ -65,11 +65,11 @@ ALWAYS uop_next bit_test(struct soft_cpu *c, const struct uop *u, enum insn_op o
     return next(c, u);
 }
 
-#define BIT_BODY(name, op)                                                                                                     \
-    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                                               \
-    {                                                                                                                          \
-        return bit_test(c, u, op, size);                                                                                       \
-    }                                                                                                                          \
+#define BIT_BODY(name, op)                                                                                   \
+    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                             \
+    {                                                                                                        \
+        return bit_test(c, u, op, size);                                                                     \
+    }                                                                                                        \
     SIZES_W(name)
 BIT_BODY(bt, OP_BT)
 BIT_BODY(bts, OP_BTS)
@@ -80,16 +80,16 @@ BIT_BODY(btc, OP_BTC)
  * The whole 64-bit destination goes through the host instruction: BSF and BSR of 0 leave it, a 16-bit form keeps its upper
  * part, and both as the host does it.
  */
-#define SCAN_CASE(insn, sfx, type)                                                                                             \
-    {                                                                                                                          \
-        if (sizeof(type) == 4) {                                                                                               \
-            __asm__(FLAGS_IN insn sfx " %2, %k1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");                       \
-        } else if (sizeof(type) == 2) {                                                                                        \
-            __asm__(FLAGS_IN insn sfx " %2, %w1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");                       \
-        } else {                                                                                                               \
-            __asm__(FLAGS_IN insn sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");                        \
-        }                                                                                                                      \
-        break;                                                                                                                 \
+#define SCAN_CASE(insn, sfx, type)                                                                           \
+    {                                                                                                        \
+        if (sizeof(type) == 4) {                                                                             \
+            __asm__(FLAGS_IN insn sfx " %2, %k1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");     \
+        } else if (sizeof(type) == 2) {                                                                      \
+            __asm__(FLAGS_IN insn sfx " %2, %w1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");     \
+        } else {                                                                                             \
+            __asm__(FLAGS_IN insn sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"((type)s) : "cc");      \
+        }                                                                                                    \
+        break;                                                                                               \
     }
 
 ALWAYS uop_next scan(struct soft_cpu *c, const struct uop *u, enum insn_op op, unsigned size)
@@ -108,11 +108,11 @@ ALWAYS uop_next scan(struct soft_cpu *c, const struct uop *u, enum insn_op op, u
     return next(c, u);
 }
 
-#define SCAN_BODY(name, op)                                                                                                    \
-    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                                               \
-    {                                                                                                                          \
-        return scan(c, u, op, size);                                                                                           \
-    }                                                                                                                          \
+#define SCAN_BODY(name, op)                                                                                  \
+    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                             \
+    {                                                                                                        \
+        return scan(c, u, op, size);                                                                         \
+    }                                                                                                        \
     SIZES_W(name)
 SCAN_BODY(bsf, OP_BSF)
 SCAN_BODY(bsr, OP_BSR)
@@ -136,21 +136,21 @@ ALWAYS uop_next crc32(struct soft_cpu *c, const struct uop *u, unsigned size)
 
 SIZES(crc32)
 
-#define ADX_BODY(name)                                                                                                         \
-    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                                               \
-    {                                                                                                                          \
-        uint64_t s = rm_get(c, u, K_ANY, size), d = reg_get(c, u->i.reg, size);                                                \
-        uint16_t ax = c->af;                                                                                                   \
-        if (size == 4) {                                                                                                       \
-            __asm__(FLAGS_IN #name " %k2, %k1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"(s) : "cc");                               \
-        } else {                                                                                                               \
-            __asm__(FLAGS_IN #name " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"(s) : "cc");                                 \
-        }                                                                                                                      \
-        reg_put(c, u->i.reg, size, d);                                                                                         \
-        c->af = ax;                                                                                                            \
-        return next(c, u);                                                                                                     \
-    }                                                                                                                          \
-    SIZES_FN(name, 4) SIZES_FN(name, 8)                                                                                        \
+#define ADX_BODY(name)                                                                                       \
+    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size)                             \
+    {                                                                                                        \
+        uint64_t s = rm_get(c, u, K_ANY, size), d = reg_get(c, u->i.reg, size);                              \
+        uint16_t ax = c->af;                                                                                 \
+        if (size == 4) {                                                                                     \
+            __asm__(FLAGS_IN #name " %k2, %k1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"(s) : "cc");             \
+        } else {                                                                                             \
+            __asm__(FLAGS_IN #name " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(d) : "r"(s) : "cc");               \
+        }                                                                                                    \
+        reg_put(c, u->i.reg, size, d);                                                                       \
+        c->af = ax;                                                                                          \
+        return next(c, u);                                                                                   \
+    }                                                                                                        \
+    SIZES_FN(name, 4) SIZES_FN(name, 8)                                                                      \
     static uop_fn *const name##_tab[4] = { NULL, NULL, name##_4, name##_8 };
 ADX_BODY(adcx)
 ADX_BODY(adox)

@@ -49,14 +49,14 @@ ALWAYS uop_next jcc(struct soft_cpu *c, const struct uop *u, unsigned cc, enum j
     return cond(c, cc) ? jump_direct(c, u, j) : next(c, u);
 }
 
-#define JCC_FN(cc)                                                                                                             \
-    static uop_next jcc_##cc##_64(struct soft_cpu *c, const struct uop *u)                                                     \
-    {                                                                                                                          \
-        return jcc(c, u, cc, J_64);                                                                                            \
-    }                                                                                                                          \
-    static uop_next jcc_##cc##_32(struct soft_cpu *c, const struct uop *u)                                                     \
-    {                                                                                                                          \
-        return jcc(c, u, cc, J_32);                                                                                            \
+#define JCC_FN(cc)                                                                                           \
+    static uop_next jcc_##cc##_64(struct soft_cpu *c, const struct uop *u)                                   \
+    {                                                                                                        \
+        return jcc(c, u, cc, J_64);                                                                          \
+    }                                                                                                        \
+    static uop_next jcc_##cc##_32(struct soft_cpu *c, const struct uop *u)                                   \
+    {                                                                                                        \
+        return jcc(c, u, cc, J_32);                                                                          \
     }
 #define JCC_REFS(cc) { jcc_##cc##_64, jcc_##cc##_32, jcc_cs }
 static uop_next jcc_cs(struct soft_cpu *c, const struct uop *u)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the handler families share: operands, addresses, guest memory, host flags, and the grids that turn one inline body
- * into a handler per operand size and operand kind.
+ * What the handler families share: operands, addresses, guest memory, host flags, and the grids that turn one inline
+ * body into a handler per operand size and operand kind.
  *
- * A handler never asks what interp_prepare could already know: sizes, operand kinds and conditions are constants of the
- * body when it is instantiated. K_ANY bodies look at u->i and c->mode instead; they are for instructions that are rare.
+ * A handler never asks what interp_prepare could already know: sizes, operand kinds and conditions are constants of
+ * the body when it is instantiated. K_ANY bodies look at u->i and c->mode instead; they are for rare instructions.
  */
 #ifndef LODGE_SOFT_INTERP_INT_H
 #define LODGE_SOFT_INTERP_INT_H
@@ -118,9 +118,9 @@ ALWAYS bool is_canonical(uint64_t a)
  * The thunks (access.c) keep every general register but rAX, which C cannot promise: with them a handler needs no stack
  * frame for the sake of a miss. This library is built without a red zone.
  */
-#define MISS_CLOBBERS                                                                                                          \
-    "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
-        "xmm13", "xmm14", "xmm15"
+#define MISS_CLOBBERS                                                                                        \
+    "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",         \
+        "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
 
 ALWAYS uint64_t load_miss(struct soft_cpu *c, uint64_t lin, unsigned size, unsigned seg)
 {
@@ -275,7 +275,8 @@ ALWAYS uint64_t rmw_get(struct soft_cpu *c, const struct uop *u, enum rm_kind k,
     return rmw_get_lin(c, rm_lin(c, u, k, size, true), size, u->i.seg, w);
 }
 
-ALWAYS void rmw_put(struct soft_cpu *c, const struct uop *u, enum rm_kind k, unsigned size, const struct rmw *w, uint64_t v)
+ALWAYS void rmw_put(struct soft_cpu *c, const struct uop *u, enum rm_kind k, unsigned size, const struct rmw *w,
+                    uint64_t v)
 {
     if (rm_is_reg(u, k)) {
         reg_put(c, u->i.rm, size, v);
@@ -285,9 +286,9 @@ ALWAYS void rmw_put(struct soft_cpu *c, const struct uop *u, enum rm_kind k, uns
 }
 
 /*
- * Locked read-modify-write: get `old`, compute, commit; again with the new `old` when another vCPU was faster. In a page of
- * RAM that is the host's compare-and-exchange. Across two pages all other vCPUs stand still from begin to commit. MMIO is
- * plainly read and written: a device serialises its own accesses.
+ * Locked read-modify-write: get `old`, compute, commit; again with the new `old` when another vCPU was faster. In a
+ * page of RAM that is the host's compare-and-exchange. Across two pages all other vCPUs stand still from begin to
+ * commit. MMIO is plainly read and written: a device serialises its own accesses.
  */
 struct locked {
     uint64_t lin;
@@ -310,12 +311,12 @@ ALWAYS void locked_begin(struct soft_cpu *c, struct locked *l, uint64_t lin, uns
     }
 }
 
-#define HOST_CAS(type, p, old, v)                                                                                              \
-    ({                                                                                                                         \
-        type want_ = (type)(old), seen_ = want_;                                                                               \
-        __asm__ volatile("lock cmpxchg %2, (%1)" : "+a"(seen_) : "r"(p), "r"((type)(v)) : "memory", "cc");                     \
-        (old) = seen_;                                                                                                         \
-        seen_ == want_;                                                                                                        \
+#define HOST_CAS(type, p, old, v)                                                                            \
+    ({                                                                                                       \
+        type want_ = (type)(old), seen_ = want_;                                                             \
+        __asm__ volatile("lock cmpxchg %2, (%1)" : "+a"(seen_) : "r"(p), "r"((type)(v)) : "memory", "cc");   \
+        (old) = seen_;                                                                                       \
+        seen_ == want_;                                                                                      \
     })
 
 ALWAYS bool locked_commit(struct soft_cpu *c, struct locked *l, unsigned size, uint64_t v)
@@ -355,28 +356,28 @@ ALWAYS bool cond(const struct soft_cpu *c, unsigned cc)
 }
 
 /* The eight operations of opcodes 00-3F; sets flags, returns the result zero-extended (of CMP: d). */
-#define ALU_CASE(insn, sfx, type)                                                                                              \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__(insn sfx " %2, %1" FLAGS_OUT : "=&a"(ax), "+r"(r_) : "rm"((type)s) : "cc");                                    \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define ALU_CASE(insn, sfx, type)                                                                            \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__(insn sfx " %2, %1" FLAGS_OUT : "=&a"(ax), "+r"(r_) : "rm"((type)s) : "cc");                  \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
-#define ALU_CASE_CF(insn, sfx, type)                                                                                           \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__("btl $8, %3\n\t" insn sfx " %2, %1" FLAGS_OUT                                                                  \
-                : "=&a"(ax), "+&r"(r_) : "rm"((type)s), "r"((uint32_t)c->af) : "cc");                                          \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define ALU_CASE_CF(insn, sfx, type)                                                                         \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__("btl $8, %3\n\t" insn sfx " %2, %1" FLAGS_OUT                                                \
+                : "=&a"(ax), "+&r"(r_) : "rm"((type)s), "r"((uint32_t)c->af) : "cc");                        \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
-#define ALU_SIZES(CASE, insn)                                                                                                  \
-    switch (size) {                                                                                                            \
-    case 1: CASE(insn, "b", uint8_t)                                                                                           \
-    case 2: CASE(insn, "w", uint16_t)                                                                                          \
-    case 4: CASE(insn, "l", uint32_t)                                                                                          \
-    default: CASE(insn, "q", uint64_t)                                                                                         \
-    }                                                                                                                          \
+#define ALU_SIZES(CASE, insn)                                                                                \
+    switch (size) {                                                                                          \
+    case 1: CASE(insn, "b", uint8_t)                                                                         \
+    case 2: CASE(insn, "w", uint16_t)                                                                        \
+    case 4: CASE(insn, "l", uint32_t)                                                                        \
+    default: CASE(insn, "q", uint64_t)                                                                       \
+    }                                                                                                        \
     break
 
 ALWAYS uint64_t alu(struct soft_cpu *c, enum insn_op op, unsigned size, uint64_t d, uint64_t s)
@@ -416,38 +417,38 @@ ALWAYS uop_next leave_after(struct soft_cpu *c)
 
 /* --- grids: body(c, u, size, kind) as 16 handlers and body_tab[opsize][kind] --- */
 
-#define GRID_FN(body, s, k)                                                                                                    \
-    static uop_next body##_##s##_##k(struct soft_cpu *c, const struct uop *u)                                                  \
-    {                                                                                                                          \
-        return body(c, u, s, K_##k);                                                                                           \
+#define GRID_FN(body, s, k)                                                                                  \
+    static uop_next body##_##s##_##k(struct soft_cpu *c, const struct uop *u)                                \
+    {                                                                                                        \
+        return body(c, u, s, K_##k);                                                                         \
     }
 #define GRID_ROW(body, s) GRID_FN(body, s, REG) GRID_FN(body, s, MB) GRID_FN(body, s, MF) GRID_FN(body, s, MS)
 #define GRID_REFS(body, s) { body##_##s##_REG, body##_##s##_MB, body##_##s##_MF, body##_##s##_MS }
-#define GRID(body)                                                                                                             \
-    GRID_ROW(body, 1) GRID_ROW(body, 2) GRID_ROW(body, 4) GRID_ROW(body, 8)                                                    \
-    static uop_fn *const body##_tab[4][N_KINDS] = {                                                                            \
+#define GRID(body)                                                                                           \
+    GRID_ROW(body, 1) GRID_ROW(body, 2) GRID_ROW(body, 4) GRID_ROW(body, 8)                                  \
+    static uop_fn *const body##_tab[4][N_KINDS] = {                                                          \
         GRID_REFS(body, 1), GRID_REFS(body, 2), GRID_REFS(body, 4), GRID_REFS(body, 8) };
 /* No byte form. */
-#define GRID_W(body)                                                                                                           \
-    GRID_ROW(body, 2) GRID_ROW(body, 4) GRID_ROW(body, 8)                                                                      \
-    static uop_fn *const body##_tab[4][N_KINDS] = {                                                                            \
+#define GRID_W(body)                                                                                         \
+    GRID_ROW(body, 2) GRID_ROW(body, 4) GRID_ROW(body, 8)                                                    \
+    static uop_fn *const body##_tab[4][N_KINDS] = {                                                          \
         { NULL }, GRID_REFS(body, 2), GRID_REFS(body, 4), GRID_REFS(body, 8) };
 /* One handler a size, operand kinds decided when executed: body(c, u, size). */
-#define SIZES_FN(body, s)                                                                                                      \
-    static uop_next body##_##s(struct soft_cpu *c, const struct uop *u)                                                        \
-    {                                                                                                                          \
-        return body(c, u, s);                                                                                                  \
+#define SIZES_FN(body, s)                                                                                    \
+    static uop_next body##_##s(struct soft_cpu *c, const struct uop *u)                                      \
+    {                                                                                                        \
+        return body(c, u, s);                                                                                \
     }
-#define SIZES(body)                                                                                                            \
-    SIZES_FN(body, 1) SIZES_FN(body, 2) SIZES_FN(body, 4) SIZES_FN(body, 8)                                                    \
+#define SIZES(body)                                                                                          \
+    SIZES_FN(body, 1) SIZES_FN(body, 2) SIZES_FN(body, 4) SIZES_FN(body, 8)                                  \
     static uop_fn *const body##_tab[4] = { body##_1, body##_2, body##_4, body##_8 };
-#define SIZES_W(body)                                                                                                          \
-    SIZES_FN(body, 2) SIZES_FN(body, 4) SIZES_FN(body, 8)                                                                      \
+#define SIZES_W(body)                                                                                        \
+    SIZES_FN(body, 2) SIZES_FN(body, 4) SIZES_FN(body, 8)                                                    \
     static uop_fn *const body##_tab[4] = { NULL, body##_2, body##_4, body##_8 };
 
 /* --- pickers, one a family (file); NULL: a form that the family does not have --- */
 typedef uop_fn *pick_fn(const struct insn *i, enum insn_op op, uint32_t mode);
-pick_fn interp_pick_alu, interp_pick_move, interp_pick_shift, interp_pick_muldiv, interp_pick_bits, interp_pick_bmi, interp_pick_branch,
-    interp_pick_stack, interp_pick_atomic, interp_pick_string, interp_pick_misc, interp_pick_system;
+pick_fn interp_pick_alu, interp_pick_move, interp_pick_shift, interp_pick_muldiv, interp_pick_bits, interp_pick_bmi,
+    interp_pick_branch, interp_pick_stack, interp_pick_atomic, interp_pick_string, interp_pick_misc;
 
 #endif

@@ -41,12 +41,12 @@ static uop_next mov_to_moffs(struct soft_cpu *c, const struct uop *u)
 }
 
 /* The grid's size is the destination's; of MOVZX and MOVSX the source has its own. */
-#define EXTEND(name, ssize, ext)                                                                                               \
-    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)                               \
-    {                                                                                                                          \
-        reg_put(c, u->i.reg, size, ext(rm_get(c, u, k, ssize), ssize));                                                        \
-        return next(c, u);                                                                                                     \
-    }                                                                                                                          \
+#define EXTEND(name, ssize, ext)                                                                             \
+    ALWAYS uop_next name(struct soft_cpu *c, const struct uop *u, unsigned size, enum rm_kind k)             \
+    {                                                                                                        \
+        reg_put(c, u->i.reg, size, ext(rm_get(c, u, k, ssize), ssize));                                      \
+        return next(c, u);                                                                                   \
+    }                                                                                                        \
     GRID_W(name)
 ALWAYS uint64_t zext(uint64_t v, unsigned size)
 {

@@ -5,12 +5,12 @@
  */
 #include "engine/soft/interp/interp-int.h"
 
-#define IMUL_CASE(sfx, type)                                                                                                   \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__(FLAGS_IN "imul" sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "r"((type)s) : "cc");                         \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define IMUL_CASE(sfx, type)                                                                                 \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__(FLAGS_IN "imul" sfx " %2, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "r"((type)s) : "cc");       \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
 
 ALWAYS uint64_t imul(struct soft_cpu *c, unsigned size, uint64_t d, uint64_t s)
@@ -42,15 +42,15 @@ GRID_W(imul_r_rm)
 GRID_W(imul_r_rm_i)
 
 /* One-operand forms: rAX and rDX in and out around the instruction, flags through rAX before and after it. */
-#define ACC_ASM(insn, type)                                                                                                    \
-    __asm__(FLAGS_IN "movq %[lo], %%rax\n\t" insn " %[s]\n\tmovq %%rax, %[lo]" FLAGS_OUT                                       \
+#define ACC_ASM(insn, type)                                                                                  \
+    __asm__(FLAGS_IN "movq %[lo], %%rax\n\t" insn " %[s]\n\tmovq %%rax, %[lo]" FLAGS_OUT                     \
             : "+&a"(ax), "+&d"(hi), [lo] "+&r"(lo) : [s] "r"((type)s) : "cc")
-#define ACC_SIZES(insn)                                                                                                        \
-    switch (size) {                                                                                                            \
-    case 1: ACC_ASM(insn "b", uint8_t); break;                                                                                 \
-    case 2: ACC_ASM(insn "w", uint16_t); break;                                                                                \
-    case 4: ACC_ASM(insn "l", uint32_t); break;                                                                                \
-    default: ACC_ASM(insn "q", uint64_t); break;                                                                               \
+#define ACC_SIZES(insn)                                                                                      \
+    switch (size) {                                                                                          \
+    case 1: ACC_ASM(insn "b", uint8_t); break;                                                               \
+    case 2: ACC_ASM(insn "w", uint16_t); break;                                                              \
+    case 4: ACC_ASM(insn "l", uint32_t); break;                                                              \
+    default: ACC_ASM(insn "q", uint64_t); break;                                                             \
     }
 
 ALWAYS void put_acc(struct soft_cpu *c, unsigned size, uint64_t lo, uint64_t hi)
@@ -103,7 +103,8 @@ ALWAYS uop_next div_u(struct soft_cpu *c, const struct uop *u, unsigned size)
 static bool idiv_fits(uint64_t hi, uint64_t lo, uint64_t s, unsigned size)
 {
     unsigned bits = size * 8;
-    unsigned __int128 n = (unsigned __int128)(__int128)(int64_t)sext(hi, size) << bits | (size == 8 ? lo : lo & ((UINT64_C(1) << bits) - 1));
+    uint64_t low = size == 8 ? lo : lo & ((UINT64_C(1) << bits) - 1);
+    unsigned __int128 n = (unsigned __int128)(__int128)(int64_t)sext(hi, size) << bits | low;
     int64_t d = (int64_t)sext(s, size);
     bool neg_n = n >> 127 != 0, neg_d = d < 0;
     uint64_t mag_d = neg_d ? -(uint64_t)d : (uint64_t)d;

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * ROL ROR RCL RCR SHL SHR SAR SHLD SHRD. Source: SDM vol. 2. The count is cut to 5 bits (6 for 64-bit operands); a count of
- * 0 changes no flag, but the destination is written all the same (a 32-bit register is zero-extended, memory must be writable).
- * All flags go in and out, because rotates change only CF and OF and because undefined ones shall be the host's.
+ * ROL ROR RCL RCR SHL SHR SAR SHLD SHRD. Source: SDM vol. 2. The count is cut to 5 bits (6 for 64-bit operands); a
+ * count of 0 changes no flag, but the destination is written all the same (a 32-bit register is zero-extended, memory
+ * must be writable). All flags go in and out, because rotates change only CF and OF and because undefined ones shall
+ * be the host's.
  */
 #include "engine/soft/interp/interp-int.h"
 
-#define SHIFT_CASE(insn, sfx, type)                                                                                            \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__(FLAGS_IN insn sfx " %%cl, %1" FLAGS_OUT : "+a"(ax), "+r"(r_) : "c"((uint8_t)n) : "cc");                        \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define SHIFT_CASE(insn, sfx, type)                                                                          \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__(FLAGS_IN insn sfx " %%cl, %1" FLAGS_OUT : "+a"(ax), "+r"(r_) : "c"((uint8_t)n) : "cc");      \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
 
 /* n is not 0. */
@@ -31,7 +32,8 @@ ALWAYS uint64_t shift(struct soft_cpu *c, enum insn_op op, unsigned size, uint64
     return d;
 }
 
-ALWAYS uop_next shift_rm(struct soft_cpu *c, const struct uop *u, enum insn_op op, unsigned size, enum rm_kind k, uint64_t count)
+ALWAYS uop_next shift_rm(struct soft_cpu *c, const struct uop *u, enum insn_op op, unsigned size, enum rm_kind k,
+                         uint64_t count)
 {
     unsigned n = count & (size == 8 ? 63 : 31);
     struct rmw w = { 0 };
@@ -40,27 +42,27 @@ ALWAYS uop_next shift_rm(struct soft_cpu *c, const struct uop *u, enum insn_op o
     return next(c, u);
 }
 
-#define SHIFT_FNS(op, s)                                                                                                       \
-    static uop_next op##_i_##s##_REG(struct soft_cpu *c, const struct uop *u)                                                  \
-    {                                                                                                                          \
-        return shift_rm(c, u, OP_##op, s, K_REG, u->i.imm);                                                                    \
-    }                                                                                                                          \
-    static uop_next op##_cl_##s##_REG(struct soft_cpu *c, const struct uop *u)                                                 \
-    {                                                                                                                          \
-        return shift_rm(c, u, OP_##op, s, K_REG, c->r[R_CX]);                                                                  \
-    }                                                                                                                          \
-    static uop_next op##_1_##s##_REG(struct soft_cpu *c, const struct uop *u)                                                  \
-    {                                                                                                                          \
-        return shift_rm(c, u, OP_##op, s, K_REG, 1);                                                                           \
-    }                                                                                                                          \
-    static uop_next op##_##s##_mem(struct soft_cpu *c, const struct uop *u)                                                    \
-    {                                                                                                                          \
-        uint64_t n = u->i.form == F_RM_1 ? 1 : u->i.form == F_RM_CL ? c->r[R_CX] : u->i.imm;                                   \
-        return shift_rm(c, u, OP_##op, s, K_ANY, n);                                                                           \
+#define SHIFT_FNS(op, s)                                                                                     \
+    static uop_next op##_i_##s##_REG(struct soft_cpu *c, const struct uop *u)                                \
+    {                                                                                                        \
+        return shift_rm(c, u, OP_##op, s, K_REG, u->i.imm);                                                  \
+    }                                                                                                        \
+    static uop_next op##_cl_##s##_REG(struct soft_cpu *c, const struct uop *u)                               \
+    {                                                                                                        \
+        return shift_rm(c, u, OP_##op, s, K_REG, c->r[R_CX]);                                                \
+    }                                                                                                        \
+    static uop_next op##_1_##s##_REG(struct soft_cpu *c, const struct uop *u)                                \
+    {                                                                                                        \
+        return shift_rm(c, u, OP_##op, s, K_REG, 1);                                                         \
+    }                                                                                                        \
+    static uop_next op##_##s##_mem(struct soft_cpu *c, const struct uop *u)                                  \
+    {                                                                                                        \
+        uint64_t n = u->i.form == F_RM_1 ? 1 : u->i.form == F_RM_CL ? c->r[R_CX] : u->i.imm;                 \
+        return shift_rm(c, u, OP_##op, s, K_ANY, n);                                                         \
     }
 #define SHIFT_REFS(op, s) { op##_i_##s##_REG, op##_cl_##s##_REG, op##_1_##s##_REG, op##_##s##_mem }
-#define SHIFT_BODIES(op)                                                                                                       \
-    SHIFT_FNS(op, 1) SHIFT_FNS(op, 2) SHIFT_FNS(op, 4) SHIFT_FNS(op, 8)                                                        \
+#define SHIFT_BODIES(op)                                                                                     \
+    SHIFT_FNS(op, 1) SHIFT_FNS(op, 2) SHIFT_FNS(op, 4) SHIFT_FNS(op, 8)                                      \
     static uop_fn *const op##_tab[4][4] = { SHIFT_REFS(op, 1), SHIFT_REFS(op, 2), SHIFT_REFS(op, 4), SHIFT_REFS(op, 8) };
 
 SHIFT_BODIES(ROL)
@@ -76,18 +78,18 @@ static uop_fn *const (*const shift_ops[8])[4] = {
     [OP_SHL - OP_ROL] = SHL_tab, [OP_SHR - OP_ROL] = SHR_tab, [OP_SAL - OP_ROL] = SHL_tab, [OP_SAR - OP_ROL] = SAR_tab,
 };
 
-#define DOUBLE_CASE(insn, sfx, type)                                                                                           \
-    {                                                                                                                          \
-        type r_ = (type)d;                                                                                                     \
-        __asm__(FLAGS_IN insn sfx " %%cl, %3, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "c"((uint8_t)n), "r"((type)s) : "cc");    \
-        d = r_;                                                                                                                \
-        break;                                                                                                                 \
+#define DOUBLE_CASE(insn, sfx, type)                                                                         \
+    {                                                                                                        \
+        type r_ = (type)d;                                                                                   \
+        __asm__(FLAGS_IN insn sfx " %%cl, %3, %1" FLAGS_OUT : "+&a"(ax), "+&r"(r_) : "c"((uint8_t)n), "r"((type)s) : "cc"); \
+        d = r_;                                                                                              \
+        break;                                                                                               \
     }
-#define DOUBLE_SIZES(insn)                                                                                                     \
-    switch (size) {                                                                                                            \
-    case 2: DOUBLE_CASE(insn, "w", uint16_t)                                                                                   \
-    case 4: DOUBLE_CASE(insn, "l", uint32_t)                                                                                   \
-    default: DOUBLE_CASE(insn, "q", uint64_t)                                                                                  \
+#define DOUBLE_SIZES(insn)                                                                                   \
+    switch (size) {                                                                                          \
+    case 2: DOUBLE_CASE(insn, "w", uint16_t)                                                                 \
+    case 4: DOUBLE_CASE(insn, "l", uint32_t)                                                                 \
+    default: DOUBLE_CASE(insn, "q", uint64_t)                                                                \
     }
 
 ALWAYS uop_next double_shift(struct soft_cpu *c, const struct uop *u, bool left, unsigned size)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * PUSH POP PUSHA POPA ENTER LEAVE (of segment registers: sys/). Source: SDM vol. 2. RSP moves after the last access that can fault. Which
- * part of RSP is the stack pointer depends on the mode: RSP, ESP (zero-extended when written) or SP (the rest is kept).
+ * PUSH POP PUSHA POPA ENTER LEAVE (of segment registers: sys/). Source: SDM vol. 2. RSP moves after the last access
+ * that can fault. Which part of RSP is the stack pointer depends on the mode: RSP, ESP (zero-extended when written) or
+ * SP (the rest is kept).
  */
 #include "engine/soft/interp/interp-int.h"
 

@@ -52,7 +52,8 @@ static void str_advance(struct soft_cpu *c, const struct str *s, unsigned reg, u
  * Host pointer to the first element (in the direction of DF) of up to *n ones that lie in one page; *n becomes what lies
  * there. NULL: take one element the slow way.
  */
-static void *str_span(struct soft_cpu *c, const struct str *s, unsigned reg, unsigned seg, enum mmu_access acc, uint64_t *n)
+static void *str_span(struct soft_cpu *c, const struct str *s, unsigned reg, unsigned seg, enum mmu_access acc,
+                      uint64_t *n)
 {
     if (!str_flat(c, seg)) {
         return NULL;
@@ -92,12 +93,12 @@ static bool str_pause(struct soft_cpu *c)
     return true;
 }
 
-#define BY_SIZE(size, M)                                                                                                       \
-    switch (size) {                                                                                                            \
-    case 1: M("b"); break;                                                                                                     \
-    case 2: M("w"); break;                                                                                                     \
-    case 4: M("l"); break;                                                                                                     \
-    default: M("q"); break;                                                                                                    \
+#define BY_SIZE(size, M)                                                                                     \
+    switch (size) {                                                                                          \
+    case 1: M("b"); break;                                                                                   \
+    case 2: M("w"); break;                                                                                   \
+    case 4: M("l"); break;                                                                                   \
+    default: M("q"); break;                                                                                  \
     }
 
 /* --- MOVS --- */
@@ -260,11 +261,11 @@ static void cmps_one(struct soft_cpu *c, const struct str *s)
     str_cmp(c, s->size, a, lin_load(c, dst_lin(c, s, false), s->size, SEG_ES));
 }
 
-#define HOST_SCAS(rep, sfx)                                                                                                    \
+#define HOST_SCAS(rep, sfx)                                                                                  \
     __asm__ volatile(rep " scas" sfx FLAGS_OUT : "+D"(dst), "+c"(left), "+a"(ax) : : "memory", "cc")
 #define HOST_SCAS_NE(sfx) HOST_SCAS("repne", sfx)
 #define HOST_SCAS_E(sfx) HOST_SCAS("repe", sfx)
-#define HOST_CMPS(rep, sfx)                                                                                                    \
+#define HOST_CMPS(rep, sfx)                                                                                  \
     __asm__ volatile(rep " cmps" sfx FLAGS_OUT : "+S"(src), "+D"(dst), "+c"(left), "=&a"(ax) : : "memory", "cc")
 #define HOST_CMPS_NE(sfx) HOST_CMPS("repne", sfx)
 #define HOST_CMPS_E(sfx) HOST_CMPS("repe", sfx)

@@ -140,9 +140,15 @@ void sys_int(struct soft_cpu *c, uint8_t vector, enum insn_op kind)
     c->rip = 0x1000 + vector;
 }
 
-#define FAR_STUB(name) void name(struct soft_cpu *c, uint16_t sel, uint64_t off, unsigned size) { c->rip = ((uint64_t)sel << 32) + off; }
-FAR_STUB(sys_jmp_far)
-FAR_STUB(sys_call_far)
+void sys_jmp_far(struct soft_cpu *c, uint16_t sel, uint64_t off, unsigned size)
+{
+    c->rip = ((uint64_t)sel << 32) + off;
+}
+
+void sys_call_far(struct soft_cpu *c, uint16_t sel, uint64_t off, unsigned size)
+{
+    c->rip = ((uint64_t)sel << 32) + off;
+}
 
 void sys_ret_far(struct soft_cpu *c, unsigned size, uint16_t pop)
 {

@@ -44,8 +44,10 @@ static unsigned below(unsigned n)
 
 static uint64_t rnd_value(void)
 {
-    static const uint64_t edges[] = { 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, INT64_MAX,
-                                      UINT64_C(1) << 63, UINT64_MAX, 31, 32, 33, 63, 64 };
+    static const uint64_t edges[] = {
+        0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000,
+        INT64_MAX, UINT64_C(1) << 63, UINT64_MAX, 31, 32, 33, 63, 64,
+    };
     switch (below(4)) {
     case 0: return edges[below(ARRAY_SIZE(edges))];
     case 1: return edges[below(ARRAY_SIZE(edges))] + below(5) - 2;
@@ -95,7 +97,8 @@ static void emit_exit(uint8_t *p, bool taken)
 static void native_init(void)
 {
     static const uint8_t pushes[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57 };
-    void *m = mmap(code, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void *m = mmap(code, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     assert_ptr_equal(m, code);
     uint8_t *p = code;
     memcpy(p, pushes, sizeof(pushes));
@@ -169,7 +172,8 @@ static bool op_is_tested(unsigned op)
 
 static unsigned put_modrm(struct test_case *t, unsigned at, const struct insn_row *row, bool a32)
 {
-    unsigned mod = row->enc & RE_REG ? 3 : row->enc & RE_MEM ? below(3) : below(4), rm = row->rmx ? row->rmx - 1u : below(8);
+    unsigned mod = row->enc & RE_REG ? 3 : row->enc & RE_MEM ? below(3) : below(4);
+    unsigned rm = row->rmx ? row->rmx - 1u : below(8);
     unsigned reg = row->ext != 0xff ? row->ext : below(8);
     t->bytes[at++] = (uint8_t)(mod << 6 | reg << 3 | rm);
     if (mod == 3) {
@@ -211,7 +215,8 @@ static void make_bytes(struct test_case *t, const struct insn_row *row)
         return;
     }
     bool string = row->op >= OP_MOVS && row->op <= OP_SCAS;
-    unsigned rep = row->enc & RE_PP ? (row->pp == 2 ? 0xf3 : row->pp == 3 ? 0xf2 : 0) : string && below(2) ? 0xf2 + below(2) : 0;
+    unsigned selects = row->pp == 2 ? 0xf3 : row->pp == 3 ? 0xf2 : 0;
+    unsigned rep = row->enc & RE_PP ? selects : string && below(2) ? 0xf2 + below(2) : 0;
     /* 66 on near branches is ignored by Intel and cuts RIP on AMD; the decoder has Intel's rule */
     bool word = row->enc & RE_PP ? row->pp == 1 : row->size != SZ_F64 && below(4) == 0;
     if (word) {
@@ -402,9 +407,10 @@ static bool make_case(struct test_case *t, unsigned row_nr)
             return false;
         }
         if (t->i.flags & INSN_MEM) {
-            uint64_t b = t->i.base == INSN_REG_RIP ? CODE_AT + t->i.len : t->i.base == INSN_REG_NONE ? 0 : t->r[t->i.base];
-            uint64_t ea = b + (t->i.index == INSN_REG_NONE ? 0 : t->r[t->i.index] << t->i.scale) + (uint64_t)(int64_t)t->i.disp;
-            memcpy((void *)(uintptr_t)(t->i.asize == 2 ? (uint32_t)ea : ea), &to, 8);
+            const struct insn *i = &t->i;
+            uint64_t b = i->base == INSN_REG_RIP ? CODE_AT + i->len : i->base == INSN_REG_NONE ? 0 : t->r[i->base];
+            uint64_t x = i->index == INSN_REG_NONE ? 0 : t->r[i->index] << i->scale, ea = b + x + (uint64_t)(int64_t)i->disp;
+            memcpy((void *)(uintptr_t)(i->asize == 2 ? (uint32_t)ea : ea), &to, 8);
         }
     }
     return true;
@@ -508,8 +514,8 @@ static bool other_modes_ok(const struct test_case *t)
     if (stack || i->opsize == 3 || i->ssize == 3 || i->asize == 2 || i->base == INSN_REG_RIP || i->flags & INSN_W) {
         return true;
     }
-    return other_mode_ok(t, INSN_MODE_32 | MODE_FLAT | MODE_SS32 | MODE_PROT) && other_mode_ok(t, INSN_MODE_32 | MODE_SS32 | MODE_PROT) &&
-           other_mode_ok(t, INSN_MODE_16 | MODE_SS32 | MODE_PROT);
+    return other_mode_ok(t, INSN_MODE_32 | MODE_FLAT | MODE_SS32 | MODE_PROT) &&
+           other_mode_ok(t, INSN_MODE_32 | MODE_SS32 | MODE_PROT) && other_mode_ok(t, INSN_MODE_16 | MODE_SS32 | MODE_PROT);
 }
 
 /* Runs one case on both. -1: the host has not got the instruction; 0 equal, 1 different. */
@@ -579,8 +585,8 @@ static void test_every_integer_row_does_what_the_host_does(void **unused)
         rows++;
         cases += done;
     }
-    printf("%u rows, %u cases, and %u in other modes; %u rows absent from the host or never decoded\n", rows, cases, other_mode_cases,
-           absent + missed);
+    printf("%u rows, %u cases, and %u in other modes; %u rows absent from the host or never decoded\n", rows, cases,
+           other_mode_cases, absent + missed);
     assert_int_equal(bad, 0);
     assert_true(rows > 250);
 }

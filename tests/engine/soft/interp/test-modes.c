@@ -8,10 +8,10 @@
 
 #include "fixture.h"
 
-#define RUN(...)                                                                                                               \
-    ({                                                                                                                         \
-        static const uint8_t bytes_[16] = { __VA_ARGS__ };                                                                     \
-        fixture_run(bytes_, 15);                                                                                               \
+#define RUN(...)                                                                                             \
+    ({                                                                                                       \
+        static const uint8_t bytes_[16] = { __VA_ARGS__ };                                                   \
+        fixture_run(bytes_, 15);                                                                             \
     })
 enum { FLAT64 = INSN_MODE_64 | MODE_FLAT | MODE_PROT, FLAT32 = INSN_MODE_32 | MODE_FLAT | MODE_SS32 | MODE_PROT };
 
