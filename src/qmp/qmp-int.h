@@ -7,8 +7,8 @@
 
 enum {
     QMP_MAX_CLIENTS = 16,
-    QMP_MAX_IN = 4 * MIB,               /* one message */
-    QMP_MAX_OUT = 4 * MIB,              /* unread answers: reading stops; events beyond are dropped with the client */
+    QMP_MAX_IN = JSON_MAX_TEXT,         /* one message */
+    QMP_MAX_OUT = 4 * MIB,              /* unread answers: reading stops; unread events: the client is dropped */
     QMP_MAX_FDS = 64,
 };
 
@@ -34,14 +34,21 @@ struct qmp_fds {
 };
 void qmp_fds_fini(struct qmp_fds *f);
 
+struct qmp_server;
+struct qmp_listen {
+    struct loop_fd watch;
+    struct qmp_server *server;
+};
+
 struct qmp_server {
     struct qmp_config cfg;
-    struct loop_fd listen[2];
+    struct qmp_listen listen[2];
     struct list clients;
     unsigned n_clients;
     struct machine_listener listener;
     struct qmp_fds fds;
     struct loop_call quit_call;
+    bool quit_asked;                    /* by `quit`: SHUTDOWN says so */
 };
 
 struct qmp_client {
@@ -51,18 +58,25 @@ struct qmp_client {
     struct buf in, out;
     struct qmp_framer framer;
     bool negotiated, dead;
-    int pending_fd;                     /* came with SCM_RIGHTS, for the next getfd or add-fd */
+    int pending_fd;                     /* came with SCM_RIGHTS, for the next getfd or add-fd; -1 */
 };
 
-/* One call: returns the answer (owned by the caller), or NULL with err. */
+/* Takes over the descriptor and greets; false when it could not be watched (the descriptor is closed). */
+bool qmp_client_create(struct qmp_server *s, int fd);
+void qmp_client_destroy(struct qmp_client *c);
+/* Queues and sends `o` (borrowed). The client may be dead afterwards, and is freed by its own callback. */
+void qmp_client_send(struct qmp_client *c, struct json_object *o);
+/* Waits until all is sent, the peer is gone or the deadline (host clock) is over. */
+void qmp_client_drain(struct qmp_client *c, uint64_t deadline_ns);
+
+/* One call: returns the answer (owned by the caller), or NULL with err. An empty answer is an empty object. */
 struct qmp_call {
     struct qmp_server *server;
     struct qmp_client *client;
     struct json_object *args;           /* checked against the schema; may be NULL */
 };
 typedef struct json_object *qmp_handler(struct qmp_call *call, struct err *err);
+/* The handler of a command of the schema; NULL: unknown. */
 qmp_handler *qmp_handler_find(const char *name);
-/* After this many answers were queued: the machine ends. */
-void qmp_post_quit(struct qmp_server *s);
 
 #endif

@@ -1,180 +1,154 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Listening sockets, events to all clients, the end. */
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "qmp/qmp-int.h"
 
-static void client_free(struct qmp_client *c)
+static void emit(struct qmp_server *s, const char *name, struct json_object *data)
 {
-    loop_fd_del(&c->watch);
-    close(c->watch.fd);
-    if (c->pending_fd >= 0) {
-        close(c->pending_fd);
-    }
-    buf_fini(&c->in);
-    buf_fini(&c->out);
-    list_del(&c->node);
-    c->server->n_clients--;
-    free(c);
-}
-
-static void flush(struct qmp_client *c)
-{
-    while (c->out.len) {
-        ssize_t n = send(c->watch.fd, c->out.data, c->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0) {
-            c->dead |= errno != EAGAIN && errno != EINTR;
-            break;
-        }
-        buf_consume(&c->out, (size_t)n);
-    }
-    /* a client that does not read gets no further commands done */
-    loop_fd_mod(&c->watch, (c->out.len < QMP_MAX_OUT / 2 ? EPOLLIN : 0) | (c->out.len ? EPOLLOUT : 0));
-}
-
-static void queue(struct qmp_client *c, struct json_object *o)
-{
-    const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-    size_t len = strlen(text);
-    if (c->out.len + len > 2 * QMP_MAX_OUT) {
-        c->dead = true;
-    } else if (!c->dead) {
-        buf_add(&c->out, text, len);
-        buf_add(&c->out, "\r\n", 2);
-    }
-}
-
-static const char *error_class(const struct err *err)
-{
-    return err->code == ERR_UNSUPPORTED ? "CommandNotFound" : err->code == ERR_NOT_FOUND ? "DeviceNotFound" : "GenericError";
-}
-
-/* Takes over `ret` and `id` (a new reference). */
-static void answer(struct qmp_client *c, struct json_object *ret, const struct err *err, struct json_object *id)
-{
+    struct timespec now;
     AUTO_JSON struct json_object *o = json_object_new_object();
-    if (err) {
-        struct json_object *e = json_object_new_object();
-        json_object_object_add(e, "class", json_object_new_string(error_class(err)));
-        json_object_object_add(e, "desc", json_object_new_string(err->msg));
-        json_object_object_add(o, "error", e);
-    } else {
-        json_object_object_add(o, "return", ret ? ret : json_object_new_object());
+    struct json_object *stamp = json_object_new_object();
+    clock_gettime(CLOCK_REALTIME, &now);
+    json_object_object_add(stamp, "seconds", json_object_new_int64(now.tv_sec));
+    json_object_object_add(stamp, "microseconds", json_object_new_int64(now.tv_nsec / NS_PER_US));
+    json_object_object_add(o, "timestamp", stamp);
+    json_object_object_add(o, "event", json_object_new_string(name));
+    if (data) {
+        json_object_object_add(o, "data", data);
     }
-    if (id) {
-        json_object_object_add(o, "id", json_object_get(id));
-    }
-    queue(c, o);
-}
-
-static bool check_message(struct json_object *o, struct err *err)
-{
-    json_object_object_foreach(o, key, v)
+    list_for_each(c, &s->clients, struct qmp_client, node)
     {
-        bool exec = strcmp(key, "execute") == 0, args = strcmp(key, "arguments") == 0;
-        if (!exec && !args && strcmp(key, "id") != 0) {
-            return err_set(err, ERR_INVALID, "QMP input member '%.64s' is unexpected", key);
-        }
-        if (exec && !json_object_is_type(v, json_type_string)) {
-            return err_set(err, ERR_INVALID, "QMP input member 'execute' must be a string");
-        }
-        if (args && !json_object_is_type(v, json_type_object)) {
-            return err_set(err, ERR_INVALID, "QMP input member 'arguments' must be an object");
+        if (c->negotiated) {
+            qmp_client_send(c, o);
         }
     }
-    return json_object_object_get_ex(o, "execute", NULL) || err_set(err, ERR_INVALID, "QMP input lacks member 'execute'");
 }
 
-static struct json_object *execute(struct qmp_client *c, struct json_object *o, struct err *err)
+static struct json_object *cause(bool by_guest, const char *reason)
 {
-    if (!check_message(o, err)) {
+    struct json_object *o = json_object_new_object();
+    json_object_object_add(o, "guest", json_object_new_boolean(by_guest));
+    json_object_object_add(o, "reason", json_object_new_string(reason));
+    return o;
+}
+
+static const char *shutdown_reason(const struct qmp_server *s)
+{
+    switch (machine_end(s->cfg.machine)->why) {
+    case END_RESET:
+    case END_TRIPLE_FAULT:
+        return "guest-reset";
+    case END_PANIC:
+        return "guest-panic";
+    case END_ERROR:
+        return "host-error";
+    case END_QUIT:
+        return s->quit_asked ? "host-qmp-quit" : "host-signal";
+    case END_SHUTDOWN:
+    case END_DEBUG_EXIT:
+        break;
+    }
+    return "guest-shutdown";
+}
+
+static void on_event(struct machine_listener *l, enum machine_event ev, bool by_guest, const char *msg)
+{
+    struct qmp_server *s = container_of(l, struct qmp_server, listener);
+    struct json_object *o;
+    switch (ev) {
+    case MACHINE_EV_STOP:
+        emit(s, "STOP", NULL);
+        break;
+    case MACHINE_EV_RESUME:
+        emit(s, "RESUME", NULL);
+        break;
+    case MACHINE_EV_RESET:
+        emit(s, "RESET", cause(by_guest, by_guest ? "guest-reset" : "host-qmp-system-reset"));
+        break;
+    case MACHINE_EV_POWERDOWN:
+        emit(s, "POWERDOWN", NULL);
+        break;
+    case MACHINE_EV_SHUTDOWN:
+    case MACHINE_EV_ERROR:
+        emit(s, "SHUTDOWN", cause(by_guest && ev != MACHINE_EV_ERROR, shutdown_reason(s)));
+        break;
+    case MACHINE_EV_PANICKED:
+        o = json_object_new_object();
+        json_object_object_add(o, "action", json_object_new_string("poweroff"));
+        emit(s, "GUEST_PANICKED", o);
+        break;
+    }
+}
+
+static void on_listen(struct loop_fd *w, uint32_t events)
+{
+    struct qmp_server *s = container_of(w, struct qmp_listen, watch)->server;
+    int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE) {
+            LOG_LIMITED(LOG_WARN, "qmp", "no descriptor left for another client");
+        }
+        return;
+    }
+    if (s->n_clients >= QMP_MAX_CLIENTS) {
+        LOG_LIMITED(LOG_WARN, "qmp", "more than %d clients: refused one", QMP_MAX_CLIENTS);
+        close(fd);
+        return;
+    }
+    qmp_client_create(s, fd);
+}
+
+static void on_quit(struct loop_call *call)
+{
+    struct qmp_server *s = container_of(call, struct qmp_server, quit_call);
+    s->cfg.quit(s->cfg.arg);
+}
+
+struct qmp_server *qmp_server_create(const struct qmp_config *cfg, struct err *err)
+{
+    struct qmp_server *s = new0(struct qmp_server);
+    bool ok = true;
+    s->cfg = *cfg;
+    list_init(&s->clients);
+    list_init(&s->quit_call.node);
+    s->quit_call.fn = on_quit;
+    s->listener.event = on_event;
+    machine_listen(cfg->machine, &s->listener);
+    for (unsigned i = 0; i < ARRAY_SIZE(s->listen); i++) {
+        struct qmp_listen *l = &s->listen[i];
+        *l = (struct qmp_listen){ .server = s, .watch = { .fd = cfg->listen_fds[i], .fn = on_listen } };
+        ok = ok && (l->watch.fd < 0 || loop_fd_add(cfg->loop, &l->watch, EPOLLIN, err));
+    }
+    if (!ok) {
+        qmp_server_destroy(s, 0);
         return NULL;
     }
-    const char *name = json_object_get_string(json_object_object_get(o, "execute"));
-    struct qmp_call call = { .server = c->server, .client = c, .args = json_object_object_get(o, "arguments") };
-    const struct qmp_command *cmd = qmp_command_find(name);
-    qmp_handler *fn = cmd ? qmp_handler_find(name) : NULL;
-    if (!c->negotiated && !(cmd && cmd->before_caps)) {
-        err_set(err, ERR_UNSUPPORTED, "Expecting capabilities negotiation with 'qmp_capabilities'");
-        return NULL;
-    }
-    if (!fn || (c->negotiated && cmd->before_caps)) {
-        err_set(err, ERR_UNSUPPORTED, fn ? "Capabilities negotiation is already complete, command ignored" : "The command %.64s has not been found", name);
-        return NULL;
-    }
-    return qmp_args_check(cmd, call.args, err) ? fn(&call, err) : NULL;
+    return s;
 }
 
-static void on_message(struct qmp_client *c, const uint8_t *data, size_t len)
+void qmp_server_destroy(struct qmp_server *s, int timeout_ms)
 {
-    struct err err = ERR_INIT;
-    AUTO_JSON struct json_object *o = json_parse((const char *)data, len, &err);
-    struct json_object *ret = o ? execute(c, o, &err) : NULL;
-    answer(c, ret, ret ? NULL : &err, o ? json_object_object_get(o, "id") : NULL);
-}
-
-static void on_input(struct qmp_client *c)
-{
-    size_t len;
-    for (;;) {
-        enum qmp_frame f = qmp_frame_next(&c->framer, c->in.data, c->in.len, &len);
-        if (f == QMP_FRAME_MORE) {
-            break;
-        }
-        if (f == QMP_FRAME_DONE) {
-            on_message(c, c->in.data, len);
-        } else if (f == QMP_FRAME_JUNK) {
-            answer(c, NULL, &(struct err){ ERR_INVALID, "JSON parse error, expecting value" }, NULL);
-        }
-        buf_consume(&c->in, len);
+    if (!s) {
+        return;
     }
-    c->dead |= c->in.len > QMP_MAX_IN;
-}
-
-static void on_client(struct loop_fd *w, uint32_t events)
-{
-    struct qmp_client *c = container_of(w, struct qmp_client, watch);
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        uint8_t chunk[16384];
-        int fds[4];
-        size_t n_fds = ARRAY_SIZE(fds);
-        ssize_t n = fd_recv(w->fd, chunk, sizeof(chunk), fds, &n_fds);
-        for (size_t i = 0; n > 0 && i < n_fds; i++) {
-            if (c->pending_fd >= 0) {
-                close(c->pending_fd);
-            }
-            c->pending_fd = fds[i];
-        }
-        if (n > 0) {
-            buf_add(&c->in, chunk, (size_t)n);
-            on_input(c);
-        } else {
-            c->dead |= n == 0 || (n != -EAGAIN && n != -EINTR);
+    uint64_t deadline = host_clock_ns() + (uint64_t)timeout_ms * NS_PER_MS;
+    machine_unlisten(s->cfg.machine, &s->listener);
+    for (unsigned i = 0; i < ARRAY_SIZE(s->listen); i++) {
+        loop_fd_del(&s->listen[i].watch);
+        if (s->listen[i].watch.fd >= 0) {
+            close(s->listen[i].watch.fd);
         }
     }
-    if (!c->dead) {
-        flush(c);
+    list_for_each(c, &s->clients, struct qmp_client, node)
+    {
+        qmp_client_drain(c, deadline);
+        qmp_client_destroy(c);
     }
-    if (c->dead) {
-        client_free(c);
-    }
+    qmp_fds_fini(&s->fds);
+    free(s);
 }
-
-static void greet(struct qmp_client *c)
-{
-    struct err err = ERR_INIT;
-    struct qmp_call call = { .server = c->server, .client = c };
-    AUTO_JSON struct json_object *o = json_object_new_object();
-    struct json_object *q = json_object_new_object();
-    json_object_object_add(q, "version", qmp_handler_find("query-version")(&call, &err));
-    json_object_object_add(q, "capabilities", json_object_new_array());
-    json_object_object_add(o, "QMP", q);
-    queue(c, o);
-    flush(c);
-}
-

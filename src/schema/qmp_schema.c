@@ -22,7 +22,7 @@ const struct qmp_type qmp_types[] = {
     { "AddfdInfo", MEMBERS({ "fdset-id", "int" }, { "fd", "int" }), NULL },
     { "FdsetFdInfo", MEMBERS({ "fd", "int" }, { "opaque", "str", true }), NULL },
     { "FdsetInfo", MEMBERS({ "fdset-id", "int" }, { "fds", "[FdsetFdInfo]" }), NULL },
-    { "ShutdownCause", NULL, VALUES("none", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "guest-shutdown", "guest-reset", "guest-panic") },
+    { "ShutdownCause", NULL, VALUES("none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "guest-shutdown", "guest-reset", "guest-panic") },
     { "GuestPanicAction", NULL, VALUES("pause", "poweroff", "run") },
     { NULL, NULL, NULL }
 };
