@@ -43,6 +43,9 @@ static uop_next sys_mem(struct soft_cpu *c, const struct uop *u)
 {
     enum insn_op op = insn_row(&u->i)->op;
     unsigned size = insn_mem_size(&u->i);
+    if (insn_row(&u->i)->attr & RA_CPL0 && c->cpl) {
+        cpu_raise_err(c, EXC_GP, 0);    /* before the operand is looked at */
+    }
     uint64_t lin = interp_lin_any(c, u, size ? size : 1, sys_writes(op), 0);
     if (op != OP_INVLPG) {      /* a non-canonical INVLPG does nothing */
         interp_check_lin(c, lin, size ? size : 1, u->i.seg);

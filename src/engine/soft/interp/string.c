@@ -67,14 +67,13 @@ static void *str_span(struct soft_cpu *c, const struct str *s, unsigned reg, uns
     fit = min_u64(*n, fit);
     /* the index register may wrap inside the page */
     fit = min_u64(fit, down ? off / s->size + 1 : (s->mask - off - (s->size - 1)) / s->size + 1);
-    uint64_t back = down ? (fit - 1) * s->size : 0;
-    interp_check_lin(c, lin - back, 1, seg);
-    uint8_t *p = mmu_span(c, lin - back, fit * s->size, acc, &got);
-    if (!p || got < fit * s->size) {
-        return NULL;
+    /* the page is asked for by the first element, which is what a fault names, also when DF is set */
+    interp_check_lin(c, lin, 1, seg);
+    uint8_t *p = mmu_span(c, lin, s->size, acc, &got);
+    if (p) {
+        *n = fit;
     }
-    *n = fit;
-    return p + back;
+    return p;
 }
 
 /* TF traps after each iteration. */
