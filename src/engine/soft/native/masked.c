@@ -32,27 +32,6 @@ static bool elem_selected(const uint8_t *mask, unsigned k, unsigned size)
 
 /* --- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] --- */
 
-/* MM n as FXSAVE has it: the image is in stack order. */
-static uint8_t *mm_reg(struct soft_cpu *c, unsigned n)
-{
-    unsigned top = (load_le16(xs(c, XS_FSW)) & FSW_TOP) >> 11;
-    return xs(c, XS_ST + 16 * ((n - top) & 7));
-}
-
-/* What every MMX instruction but EMMS does: TOP = 0 and all registers valid. The image is turned to the new top. */
-static void mmx_enter(struct soft_cpu *c)
-{
-    uint8_t st[128];
-    uint16_t fsw = load_le16(xs(c, XS_FSW));
-    for (unsigned n = 0; n < 8; n++) {
-        memcpy(st + 16 * n, mm_reg(c, n), 16);
-    }
-    memcpy(xs(c, XS_ST), st, sizeof(st));
-    store_le16(xs(c, XS_FSW), fsw & (uint16_t)~FSW_TOP);
-    c->st.xsave[XS_FTW] = 0xff;
-    xs_used(c, XC_X87);
-}
-
 const struct uop *masked_maskmov(struct soft_cpu *c, const struct uop *u)
 {
     bool mmx = insn_row(&u->i)->reg.kind == K_MM;
@@ -60,11 +39,14 @@ const struct uop *masked_maskmov(struct soft_cpu *c, const struct uop *u)
     uint8_t data[16], mask[16];
 
     native_check(c, u);
-    if (mmx && load_le16(xs(c, XS_FSW)) & FSW_ES) {
-        cpu_raise(c, EXC_MF);
+    if (mmx) {
+        if (load_le16(xs(c, XS_FSW)) & FSW_ES) {
+            cpu_raise(c, EXC_MF);
+        }
+        xs_mmx_enter(c);        /* also when the store faults */
     }
-    memcpy(data, mmx ? mm_reg(c, u->i.reg) : xs_xmm(c, u->i.reg), n);
-    memcpy(mask, mmx ? mm_reg(c, u->i.rm) : xs_xmm(c, u->i.rm), n);
+    memcpy(data, mmx ? xs_mm(c, u->i.reg) : xs_xmm(c, u->i.reg), n);
+    memcpy(mask, mmx ? xs_mm(c, u->i.rm) : xs_xmm(c, u->i.rm), n);
     uint64_t off = ea_mask(&u->i, c->r[R_DI]), lin[16];
     for (unsigned k = 0; k < n; k++) {
         if (mask[k] & 0x80) {
@@ -76,9 +58,6 @@ const struct uop *masked_maskmov(struct soft_cpu *c, const struct uop *u)
         if (mask[k] & 0x80) {
             mmu_store(c, lin[k], 1, data[k]);
         }
-    }
-    if (mmx) {
-        mmx_enter(c);
     }
     return u + 1;
 }
@@ -153,14 +132,13 @@ const struct uop *masked_gather(struct soft_cpu *c, const struct uop *u)
     vec_get(c, i->index, index);
     vec_get(c, mask_reg, mask);
     for (unsigned k = 0; k < n; k++) {
-        if (!elem_selected(mask, k, size)) {
-            continue;
+        if (elem_selected(mask, k, size)) {
+            uint64_t v = mmu_load(c, ea_seg_lin(c, i->seg, gather_off(c, i, index, k, isize), size, false), size);
+            vec_get(c, i->reg, dest);
+            memcpy(dest + k * size, &v, size);
+            vec_set(c, i->reg, dest, 32);
         }
-        uint64_t v = mmu_load(c, ea_seg_lin(c, i->seg, gather_off(c, i, index, k, isize), size, false), size);
-        vec_get(c, i->reg, dest);
-        memcpy(dest + k * size, &v, size);
         memset(mask + k * size, 0, size);
-        vec_set(c, i->reg, dest, 32);
         vec_set(c, mask_reg, mask, 32);
     }
     vec_get(c, i->reg, dest);

@@ -46,7 +46,7 @@ enum {
     XS_ST = 32, XS_XMM = 160, XS_LEGACY_END = 416, XS_BV = 512, XS_COMP = 520, XS_HDR_END = 576,
     XS_YMM = 576 /* checked against the host's CPUID */, XS_YMM_END = 832,
     XC_X87 = 1, XC_SSE = 2, XC_AVX = 4, XC_ALL = 7,
-    FCW_INIT = 0x37f, FSW_ES = 0x80, FSW_B = 0x8000, FSW_TOP = 0x3800,
+    FCW_INIT = 0x37f, FCW_VALID = 0x1f3f, FCW_ONE = 0x40 /* reads as 1 */, FSW_ES = 0x80, FSW_B = 0x8000, FSW_TOP = 0x3800,
     MXCSR_INIT = 0x1f80, MXCSR_FLAGS = 0x3f, MXCSR_MASKS = 0x1f80, MXCSR_VALID = 0xffff,
 };
 
@@ -68,6 +68,15 @@ static inline void xs_used(struct soft_cpu *c, unsigned components)
 }
 /* FSW.ES and B follow from flags and masks, whatever an image in memory said. */
 void xs_settle_fsw(struct soft_cpu *c);
+/* Where the image has MM n. */
+uint8_t *xs_mm(struct soft_cpu *c, unsigned n);
+struct fx_quirks {
+    bool hides_pointers, fop_on_exception, fdp_on_exception, cvtpi2ps_mem_is_mmx, sha_unaligned;
+};
+extern struct fx_quirks fx_quirks;
+void fx_probe(void);
+/* What every MMX instruction but EMMS does to the x87 state. */
+void xs_mmx_enter(struct soft_cpu *c);
 
 /* --- per vCPU --- */
 enum { BOUNCE_SIZE = 1024 };
@@ -124,8 +133,22 @@ static inline void native_claim_write(struct soft_cpu *c, uint64_t lin, unsigned
     uint64_t last = lin + size - 1;
     mmu_ptr_w(c, lin, 1);
     if ((lin ^ last) >> PAGE_SHIFT) {
+        last &= ~(uint64_t)(PAGE_SIZE - 1);     /* a fault names the first byte of the second page */
         mmu_ptr_w(c, cpu_long_mode(c) ? last : (uint32_t)last, 1);
     }
+}
+
+/*
+ * Linear address of an operand that must be aligned to mask + 1 bytes. A misaligned address is #GP(0) even where it is
+ * also non-canonical, or beyond the limit, through rSP or rBP.
+ */
+static inline __attribute__((always_inline)) uint64_t native_lin(struct soft_cpu *c, const struct uop *u, uint64_t off, unsigned size,
+                                                                 unsigned mask, bool write)
+{
+    if (unlikely((c->segbase[u->i.seg] + off) & mask)) {
+        cpu_raise_err(c, EXC_GP, 0);
+    }
+    return ea_seg_lin(c, u->i.seg, off, size, write);
 }
 
 /* Host code address of a thunk as something to call. */

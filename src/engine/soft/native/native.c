@@ -21,6 +21,7 @@ bool native_cpu_init(struct soft_cpu *c, struct err *err)
         return err_set(err, ERR_UNSUPPORTED, "the host keeps AVX state in an unknown place of its XSAVE area");
     }
     fpe_init();
+    fx_probe();
     struct native_cpu *n = aligned_alloc(64, sizeof(*n));
     if (!n) {
         abort();

@@ -54,10 +54,7 @@ static inline __attribute__((always_inline)) const struct uop *vec_run(struct so
         return u + 1;
     }
     unsigned size = u->i.rm;
-    uint64_t lin = ea_lin(c, u, size, kind == VEC_STORE);
-    if (unlikely(lin & u->i.reg)) {
-        cpu_raise_err(c, EXC_GP, 0);
-    }
+    uint64_t lin = native_lin(c, u, ea_off(c, &u->i), size, u->i.reg, kind == VEC_STORE);
     void *p = kind == VEC_STORE ? mmu_ptr_w(c, lin, size) : (void *)(uintptr_t)mmu_ptr_r(c, lin, size);
     if (likely(p)) {
         vec_call(c, native_thunk(u), p, fp);
@@ -131,7 +128,7 @@ bool vec_prepare(struct soft_cpu *c, struct uop *u)
     i->imm = addr;
     if (mem) {
         i->rm = (uint8_t)insn_mem_size(i);
-        i->reg = r->attr & RA_ALIGN ? i->rm - 1 : 0;
+        i->reg = r->attr & RA_ALIGN && !(r->feat == FEAT_SHA && fx_quirks.sha_unaligned) ? i->rm - 1 : 0;
     }
     return true;
 }

@@ -75,6 +75,10 @@ static void legacy_head(struct soft_cpu *c, const struct uop *u, uint8_t *out)
 {
     memcpy(out, xs(c, 0), 32);
     out[5] = 0;
+    if (fx_quirks.hides_pointers && !(load_le16(out + XS_FSW) & FSW_ES)) {
+        store_le16(out + XS_FOP, 0);
+        memset(out + XS_FIP, 0, 16);
+    }
     if (!(u->i.flags & INSN_W)) {
         narrow_pointers(out);
     }
@@ -93,6 +97,7 @@ static void load_x87(struct soft_cpu *c, const struct uop *u, const uint8_t *are
 {
     memcpy(xs(c, 0), area, XS_MXCSR);
     c->st.xsave[5] = 0;
+    store_le16(xs(c, XS_FCW), (load_le16(area) & FCW_VALID) | FCW_ONE);
     if (!(u->i.flags & INSN_W)) {
         narrow_pointers(xs(c, 0));
     }
@@ -106,11 +111,7 @@ static void load_x87(struct soft_cpu *c, const struct uop *u, const uint8_t *are
 
 static uint64_t area_lin(struct soft_cpu *c, const struct uop *u, unsigned size, unsigned align, bool write)
 {
-    uint64_t lin = ea_lin(c, u, size, write);
-    if (lin & (align - 1)) {
-        cpu_raise_err(c, EXC_GP, 0);
-    }
-    return lin;
+    return native_lin(c, u, ea_off(c, &u->i), size, align - 1, write);
 }
 
 /* --- FXSAVE, FXRSTOR --- */
