@@ -280,7 +280,8 @@ static void test_fxsave_and_xsave_round_trip(void **unused)
     memset(cpu->st.xsave + XS_YMM, 0, 256);
     memset(cpu->st.xsave + XS_XMM, 0, 256);
     assert_int_equal(RUN(0x48, 0x0f, 0xae, 0x2b), -1);                  /* xrstor64 [rbx] */
-    assert_memory_equal(before, cpu->st.xsave, XS_MXCSR_MASK);
+    assert_memory_equal(before, cpu->st.xsave, XS_FOP);         /* the pointers may be hidden without an exception */
+    assert_memory_equal(before + XS_MXCSR, cpu->st.xsave + XS_MXCSR, 4);
     assert_memory_equal(before + XS_ST, cpu->st.xsave + XS_ST, XS_LEGACY_END - XS_ST);
     assert_memory_equal(before + XS_YMM, cpu->st.xsave + XS_YMM, XS_YMM_END - XS_YMM);
     data[XS_HDR_END - 1] = 1;
