@@ -16,8 +16,9 @@ static bool fix_msi(void *engine, uint64_t addr, uint32_t data)
     if (f->refuse_msi) {
         return false;
     }
-    f->msgs[f->n_msgs % FIX_MSGS].addr = addr;
-    f->msgs[f->n_msgs++ % FIX_MSGS].data = data;
+    unsigned n = f->n_msgs++;           /* atomic: several threads may send */
+    f->msgs[n % FIX_MSGS].addr = addr;
+    f->msgs[n % FIX_MSGS].data = data;
     return true;
 }
 

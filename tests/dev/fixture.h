@@ -15,7 +15,7 @@ struct fixture {
     struct vm_clock clock;
     /* what came out */
     struct { uint64_t addr; uint32_t data; } msgs[FIX_MSGS];
-    unsigned n_msgs;
+    _Atomic unsigned n_msgs;
     bool refuse_msi;
     bool extint;
     enum guest_request request;

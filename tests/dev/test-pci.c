@@ -21,9 +21,13 @@ static uint64_t probe_read(struct dev *dev, uint64_t off, unsigned width)
     return 0x5a00 + off;
 }
 
+/* A write raises or lowers INTx and fires vector 0, as a device's doorbell may. */
 static void probe_write(struct dev *dev, uint64_t off, uint64_t val, unsigned width)
 {
-    container_of(dev, struct probe, pci.dev)->last = val;
+    struct probe *p = container_of(dev, struct probe, pci.dev);
+    p->last = val;
+    pci_intx_set(&p->pci, val & 1);
+    pci_msix_fire(&p->pci, 0);
 }
 
 static const struct io_ops probe_io = { .read = probe_read, .write = probe_write };
@@ -407,6 +411,78 @@ static void test_host_bridge_moves_ecam(void **unused)
     fixture_fini(&f);
 }
 
+enum { RACE_ROUNDS = 20000 };
+
+static void *race_config(void *arg)
+{
+    struct fixture *f = arg;
+    gpa_t at = ECAM + (SLOT << 15);
+    for (unsigned i = 0; i < RACE_ROUNDS; i++) {
+        fix_write(f, at + 0x14, i & 1 ? 0xe0000000 : 0xe1000000, 4);
+        fix_write(f, at + 0x20, i & 2 ? 0xe2000000 : 0xe2001000, 4);
+        fix_write(f, at + PCI_COMMAND, i % 7 ? 6 : 4, 2);
+        fix_write(f, at + 0x42, i % 5 ? 0x8000 : 0, 2);
+        fix_write(f, ECAM + (31 << 15) + 0x40, i & 1 ? 0xb000 : 0x600, 2);
+        fix_write(f, ECAM + (31 << 15) + 0x60, i & 1 ? 0x0a0b8005 : 0x80808080, 4);
+    }
+    return NULL;
+}
+
+static void *race_doorbell(void *arg)
+{
+    struct fixture *f = arg;
+    for (unsigned i = 0; i < RACE_ROUNDS; i++) {
+        fix_write(f, 0xe0000000, i, 4);
+        fix_write(f, 0xe1000000, i, 4);
+        fix_write(f, 0xe2000000, 0xfee00000, 4);
+        fix_write(f, 0xe2001000, 0xfee00000, 4);
+        fix_write(f, 0xe200000c, i & 1, 4);
+        fix_out(f, 0x602, i & 0x101, 2);
+        fix_out(f, 0xb002, i & 0x101, 2);
+    }
+    return NULL;
+}
+
+static void *race_chips(void *arg)
+{
+    struct fixture *f = arg;
+    for (unsigned i = 0; i < RACE_ROUNDS; i++) {
+        fix_write(f, 0xfec00000, 0x10 + 2 * pci_slot_gsi(SLOT, 1), 4);
+        fix_write(f, 0xfec00010, i & 1 ? 0x8051 : 0x18051, 4);
+        f->hub.eoi(f->hub.ioapic, 0x51);
+        f->hub.pic_ack(f->hub.pic);
+        outb(f, 0x20, 0x20);
+        acpi_pm_power_button(dev_find(&f->env, "pm"));
+    }
+    return NULL;
+}
+
+/* Three vCPUs at once: one moves what the second uses, the third works the interrupt chips. Nobody waits for ever. */
+static void test_everything_can_move_while_it_is_used(void **unused)
+{
+    struct fixture f;
+    pthread_t t[3];
+    void *(*const fn[3])(void *) = { race_config, race_doorbell, race_chips };
+    setup(&f);
+    struct dev *pm = acpi_pm_create(&f.env, "pm", &(struct acpi_pm_props){ .acpi_on = true }, NULL);
+    assert_non_null(pm);
+    assert_non_null(pic_create(&f.env, "pic", NULL));
+    assert_non_null(ioapic_create(&f.env, "ioapic", &(struct ioapic_props){ 0 }, NULL));
+    assert_non_null(lpc_create(&f.env, "lpc", &(struct lpc_props){ .pm = pm }, NULL));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&t[i], NULL, fn[i], &f), 0);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        pthread_join(t[i], NULL);
+    }
+    assert_int_not_equal(f.n_msgs, 0);
+    dev_reset_all(&f.env);
+    for (unsigned gsi = 0; gsi < N_GSIS; gsi++) {
+        assert_int_equal(f.hub.gsi_count[gsi], 0);
+    }
+    fixture_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -424,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_bars_are_placed_without_firmware),
         cmocka_unit_test(test_cf9_resets_and_reads_back),
         cmocka_unit_test(test_host_bridge_moves_ecam),
+        cmocka_unit_test(test_everything_can_move_while_it_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
