@@ -208,16 +208,6 @@ void sys_sleep_end(struct soft_cpu *c)
 
 /* --- hypercalls --- */
 
-static struct soft_cpu *by_apic_id(struct soft_vm *vm, uint32_t id)
-{
-    for (unsigned i = 0; i < vm->n_cpus; i++) {
-        if (vm->cpus[i]->st.lapic.id == id) {
-            return vm->cpus[i];
-        }
-    }
-    return NULL;
-}
-
 /* Bitmap of 64 (128 in 64-bit mode) APIC ids from `min` on. Returns how many took the interrupt. */
 static int64_t hc_send_ipi(struct soft_cpu *c, uint64_t low, uint64_t high, uint32_t min, uint32_t icr)
 {
@@ -251,11 +241,13 @@ static int64_t hc_clock_pairing(struct soft_cpu *c, gpa_t gpa, uint64_t type)
 
 static int64_t hc_kick(struct soft_cpu *c, uint32_t id)
 {
-    struct soft_cpu *t = by_apic_id(c->vm, id);
-    if (t) {
-        atomic_store(&t->pv_kicked, true);
-        cpu_pend(t, PEND_IRQ);
-        cpu_wake(t);
+    for (unsigned i = 0; i < c->vm->n_cpus; i++) {
+        struct soft_cpu *t = c->vm->cpus[i];
+        if (t->st.lapic.id == id) {
+            atomic_store(&t->pv_kicked, true);
+            cpu_pend(t, PEND_IRQ);
+            cpu_wake(t);
+        }
     }
     return 0;
 }
