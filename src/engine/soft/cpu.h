@@ -62,7 +62,7 @@ struct tlb_entry {
 enum { TLB_F_GLOBAL = 1, TLB_F_LARGE = 2, TLB_F_CODE = 4 };
 
 /* Jump cache: linear address of a block's start -> block. Flushed with the TLB's rules for code. */
-enum { JC_BITS = 12, JC_SIZE = 1 << JC_BITS };
+enum { JC_BITS = 14, JC_SIZE = 1 << JC_BITS };
 struct jc_entry {
     uint64_t lin;
     struct soft_block *blk;     /* NULL: empty */

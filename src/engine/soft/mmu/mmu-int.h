@@ -28,7 +28,7 @@ struct mmu_cpu {
     struct itlb_entry itlb[N_ITLBS][ITLB_SIZE];
     uint64_t itlb_used[N_ITLBS][ITLB_SIZE / 64];
     uint64_t tlb_used[N_TLBS][TLB_SIZE / 64];   /* slots filled since the last flush: a flush walks these only */
-    uint64_t jc_local, jc_global;       /* jump-cache groups of 64 filled from private and from global pages */
+    uint64_t jc_local, jc_global;       /* jump-cache groups filled from private and from global pages */
     /* linear regions from which pages of a large mapping were cut; false positives only cost a scan */
     uint64_t large_4m[1024 / 64];       /* bit (lin >> 22) % 1024 */
     uint64_t large_1g;                  /* bit (lin >> 30) % 64 */

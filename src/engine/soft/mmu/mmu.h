@@ -159,12 +159,12 @@ bool code_map_slot_set(struct code_map *m, const struct memslot *s, struct err *
 void mmu_cpu_init(struct soft_cpu *c);
 /* After an instruction that ran `single`: tells the code map of the stores in c->smc. */
 void mmu_smc_flush(struct soft_cpu *c);
-/* Jump cache: groups of 64 entries, a page's blocks all in one group, both halves of the address space apart. */
-enum { JC_GROUP_BITS = 6 };
-_Static_assert(JC_BITS == 12, "jc_index spells out the bits");
+/* Jump cache: groups of 256 entries, a page's blocks all in one group, both halves of the address space apart. */
+enum { JC_GROUP_BITS = 8 };
+_Static_assert(JC_BITS == 14, "jc_index spells out the bits");
 static inline __attribute__((always_inline)) unsigned jc_index(uint64_t lin)
 {
-    return (unsigned)(((lin ^ (lin >> 6)) & 63) | (((lin >> 6) ^ (lin >> 11)) & 0x7c0) | ((lin >> 52) & 0x800));
+    return (unsigned)(((lin ^ (lin >> 5)) & 0xff) | (((lin >> 4) ^ (lin >> 9)) & 0x1f00) | ((lin >> 50) & 0x2000));
 }
 /* lin was just fetched from; remembers whether its page is global. */
 void mmu_jc_fill(struct soft_cpu *c, uint64_t lin, struct soft_block *blk);

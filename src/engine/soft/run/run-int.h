@@ -7,7 +7,7 @@
 
 #include "engine/soft/run/run.h"
 
-enum { HASH_BITS = 13, N_HASH = 1 << HASH_BITS };
+enum { HASH_BITS = 15, N_HASH = 1 << HASH_BITS };
 
 struct soft_run {
     /* block.c */
