@@ -15,7 +15,7 @@ struct gen {
     uint64_t x;
     struct test_case *t;
     bool alone;                 /* single instruction: registers may be chosen for it */
-    bool op66, op67;
+    bool op66, op67, asize16;
     uint64_t target;            /* linear address of the memory operand, when alone */
 };
 
@@ -58,6 +58,11 @@ static bool op_allowed(unsigned op)
     }
 }
 
+static enum insn_mode mode_of(unsigned bits)
+{
+    return bits == 64 ? INSN_MODE_64 : bits == 32 ? INSN_MODE_32 : INSN_MODE_16;
+}
+
 bool gen_row_eligible(unsigned row, unsigned bits)
 {
     const struct insn_row *r = &insn_rows[row];
@@ -65,7 +70,7 @@ bool gen_row_eligible(unsigned row, unsigned bits)
     if (!r->name || !op_allowed(r->op) || (r->map == 1 && r->opcode == 0x0d && r->op == OP_NOP) || (bits == 64 ? r->attr & RA_NO64 : r->attr & RA_ONLY64)) {
         return false;
     }
-    if (bits == 32 && (r->enc & RE_VEX ? false : (r->enc & RE_W1) != 0)) {
+    if (bits != 64 && (r->enc & RE_VEX ? false : (r->enc & RE_W1) != 0)) {
         return false;
     }
     return (feats >> r->feat & 1 || r->feat == FEAT_BASE) && (feats >> r->feat2 & 1 || r->feat2 == FEAT_BASE);
@@ -216,6 +221,21 @@ static uint64_t rnd_data_ptr(struct gen *g)
     return AR + 64 + below(g, 2 * PG - 128);
 }
 
+/* Registers as the mode has them: 32 bits; pointers are offsets where segments have a base. */
+static void narrow_registers(struct gen *g)
+{
+    for (unsigned i = 0; g->t->bits != 64 && i < 8; i++) {
+        uint64_t *r = &g->t->in.r[i];
+        *r = g->t->segs && (*r >> 16 == AR >> 16 || *r >> 16 == CODE >> 16) ? *r & 0xffff : (uint32_t)*r;
+    }
+}
+
+/* Where the stack is. */
+static uint64_t stack_lin(struct gen *g)
+{
+    return g->t->segs ? AR + (g->t->in.r[R_SP] & 0xffff) : g->t->in.r[R_SP];
+}
+
 static void init_state(struct gen *g)
 {
     struct test_case *t = g->t;
@@ -235,12 +255,11 @@ static void init_state(struct gen *g)
     s->fs = chance(g, 50) ? below(g, 16) * 4096 : below(g, 1 << 20);
     s->gs = chance(g, 50) ? AR : rnd(g) >> 17;
     rnd_xsave(g, s->xsave);
-    if (t->bits == 32) {
-        for (unsigned i = 0; i < 16; i++) {
-            s->r[i] = i < 8 ? (uint32_t)s->r[i] : 0;
-        }
+    if (t->bits != 64) {
+        memset(s->r + 8, 0, sizeof(s->r) - 8 * sizeof(s->r[0]));
         s->fs = s->gs = 0;
     }
+    narrow_registers(g);
     s->rip = CODE + 512 + below(g, 2048);
 }
 
@@ -372,6 +391,29 @@ static void mem_registers(struct gen *g, struct enc *e, uint64_t off, const stru
     e->has_sib |= vsib;
 }
 
+/* 16-bit forms: SDM vol. 2A table 2-1. */
+static void mem16(struct gen *g, struct enc *e, uint64_t off, bool solve)
+{
+    static const uint8_t base[8] = {R_BX, R_BX, R_BP, R_BP, R_SI, R_DI, R_BP, R_BX};
+    static const int8_t index[8] = {R_SI, R_DI, R_SI, R_DI, -1, -1, -1, -1};
+    static const uint8_t in_sequence[] = {4, 5, 7};
+    unsigned rm = solve ? below(g, 8) : in_sequence[below(g, 3)], mod = solve ? below(g, 3) : 1;
+    int32_t disp = mod == 0 ? 0 : mod == 1 ? (int8_t)rnd(g) : (int16_t)rnd(g);
+
+    if (!solve) {
+        disp = (int32_t)off;
+    } else if (mod == 0 && rm == 6) {
+        disp = (int16_t)off;
+    } else {
+        uint64_t x = index[rm] >= 0 ? g->t->in.r[index[rm]] : 0;
+        uint64_t *r = &g->t->in.r[base[rm]];
+        *r = (*r & 0xffff0000) | ((off - (uint64_t)(int64_t)disp - x) & 0xffff);
+    }
+    e->modrm = (uint8_t)((e->modrm & 0x38) | mod << 6 | rm);
+    e->disp = disp;
+    e->disp_size = mod == 1 ? 1 : mod == 2 || rm == 6 ? 2 : 0;
+}
+
 /* rel: bytes from the displacement's end to the instruction's end are not known yet, so RIP-relative is fixed up later. */
 static void mem_alone(struct gen *g, struct enc *e, const struct insn_row *r, uint64_t segbase, bool *riprel)
 {
@@ -380,7 +422,9 @@ static void mem_alone(struct gen *g, struct enc *e, const struct insn_row *r, ui
     unsigned form = below(g, 10);
 
     *riprel = false;
-    if (form == 0 && !(r->enc & RE_VSIB) && wide && fits32(off - CODE) && !segbase) {
+    if (g->asize16) {
+        mem16(g, e, off, true);
+    } else if (form == 0 && !(r->enc & RE_VSIB) && wide && fits32(off - CODE) && !segbase) {
         e->modrm = (e->modrm & 0x38) | 5;
         e->disp_size = 4;
         *riprel = true;
@@ -399,6 +443,10 @@ static void mem_in_sequence(struct gen *g, struct enc *e, const struct insn_row 
 {
     static const uint8_t ptrs[] = {R_BX, R_SI, R_DI, R_BX, R_12, R_13, R_14};
     unsigned base = ptrs[below(g, g->t->bits == 64 ? 7 : 4)];
+    if (g->asize16) {
+        mem16(g, e, below(g, 120), false);
+        return;
+    }
     int32_t disp = (int32_t)(below(g, 8) * 16) + (chance(g, 20) ? (int)below(g, 16) : 0);
     put_base_disp(g, e, base, r->enc & RE_VSIB ? (int)rnd_gpr(g) : -1, 0, disp);
     e->has_sib |= !!(r->enc & RE_VSIB);
@@ -475,7 +523,7 @@ static int32_t rnd_branch(struct gen *g, bool byte, unsigned len_so_far)
         return chance(g, 70) ? 16 + (int)below(g, 112) : -128 + (int)below(g, 128 - len_so_far - 6);
     }
     int32_t away = chance(g, 50) ? 512 : -300;
-    return chance(g, 10) ? AR - CODE + (int32_t)below(g, PG) : away + (int)below(g, 100) - (int)len_so_far;
+    return chance(g, 10) && g->t->bits != 16 ? AR - CODE + (int32_t)below(g, PG) : away + (int)below(g, 100) - (int)len_so_far;
 }
 
 static void put_imm(struct gen *g, struct enc *e, const struct insn_row *r, unsigned opsize)
@@ -492,21 +540,24 @@ static void put_imm(struct gen *g, struct enc *e, const struct insn_row *r, unsi
     case IMM_JZ: put_n(e, (uint64_t)rnd_branch(g, false, done), z); break;
     case IMM_IS4: put_n(e, rnd(g), 1); break;
     case IMM_8_8: put_n(e, rnd(g), 2); break;
-    case IMM_MOFFS: put_n(e, g->target, g->op67 ? (g->t->bits == 64 ? 4 : 2) : g->t->bits / 8); break;
+    case IMM_MOFFS:
+        put_n(e, g->target - (g->t->segs ? AR : 0), g->t->bits == 64 ? (g->op67 ? 4 : 8) : g->asize16 ? 2 : 4);
+        break;
     default: put_n(e, rnd(g), 2); break;
     }
 }
 
 static unsigned opsize_of(struct gen *g, const struct insn_row *r, unsigned rex_w)
 {
+    bool wide = g->t->bits == 64, word = (g->t->bits == 16) != g->op66;
     switch (r->size) {
     case SZ_B: return 0;
     case SZ_W: return 1;
     case SZ_D: return 2;
-    case SZ_Z: return g->op66 && !rex_w ? 1 : 2;
-    case SZ_F64: return g->t->bits == 64 ? 3 : g->op66 ? 1 : 2;
-    case SZ_D64: return g->t->bits == 64 ? (g->op66 && !rex_w ? 1 : 3) : g->op66 ? 1 : 2;
-    default: return rex_w ? 3 : g->op66 ? 1 : 2;
+    case SZ_Z: return word && !rex_w ? 1 : 2;
+    case SZ_F64: return wide ? 3 : word ? 1 : 2;
+    case SZ_D64: return wide ? (word && !rex_w ? 1 : 3) : word ? 1 : 2;
+    default: return rex_w ? 3 : word ? 1 : 2;
     }
 }
 
@@ -518,10 +569,11 @@ static void choose_prefixes(struct gen *g, struct enc *e, const struct insn_row 
     }
     g->op66 = sized && !(r->enc & RE_VEX) && chance(g, 25);
     /* 66 on near branches: the decoder does as Intel does, the host may be AMD */
-    g->op67 = chance(g, g->t->bits == 64 ? 7 : 1) && !(r->op == OP_JCXZ && g->t->bits == 32);
+    g->op67 = r->enc & RE_VSIB ? g->t->bits == 16 : chance(g, g->t->bits == 64 ? 7 : g->t->segs ? 35 : 1);
+    g->asize16 = g->t->bits == 16 ? !g->op67 : g->t->bits == 32 && g->op67;
     if (g->t->bits == 64 || r->enc & RE_VEX) {
         /* VEX.W outside 64-bit mode is ignored with a general register (Intel, our decoder) or #UD (AMD) */
-        bool no_w = g->t->bits == 32 && (r->reg.kind == K_GPR || r->rm.kind == K_GPR);
+        bool no_w = g->t->bits != 64 && (r->reg.kind == K_GPR || r->rm.kind == K_GPR);
         e->rex |= r->enc & RE_W1 ? 8 : r->enc & RE_W0 || no_w ? 0 : chance(g, 35) ? 8 : 0;
     }
 }
@@ -536,8 +588,8 @@ static bool encode(struct gen *g, struct enc *e, const struct insn_row *r)
 
     memset(e, 0, sizeof(*e));
     choose_prefixes(g, e, r);
-    if (!wide && g->op67 && mem) {
-        g->op67 = false;        /* 16-bit addresses lead nowhere on a host whose first pages are not mapped */
+    if (g->t->bits == 32 && g->op67 && mem && !g->t->segs) {
+        g->op67 = g->asize16 = false;   /* 16-bit addresses lead nowhere on a host whose first pages are not mapped */
     }
     unsigned reg = r->ext != 0xff ? r->ext : r->enc & RE_SEGREG ? below(g, 6) : rnd_gpr(g);
     unsigned rm = r->rmx ? r->rmx - 1u : rnd_gpr(g);
@@ -549,7 +601,7 @@ static bool encode(struct gen *g, struct enc *e, const struct insn_row *r)
         fs = wide && g->alone && chance(g, 8);
     }
     if (mem && g->alone) {
-        mem_alone(g, e, r, fs ? g->t->in.fs : 0, &riprel);
+        mem_alone(g, e, r, fs ? g->t->in.fs : g->t->segs ? AR : 0, &riprel);
     } else if (mem) {
         mem_in_sequence(g, e, r);
     } else if (modrm) {
@@ -659,16 +711,16 @@ static void fix_alone(struct gen *g, const struct insn *i)
         break;
     case OP_JMP: case OP_CALL:
         if (i->form == F_RM && mem) {
-            patch(g, g->target, rnd_code_target(g));
+            patch(g, g->target, rnd_code_target(g) - (g->t->bits == 16 ? CODE : 0));
         } else if (i->form == F_RM) {
             s->r[i->rm] = rnd_code_target(g);
         }
         break;
     case OP_RET:
-        patch(g, s->r[R_SP], rnd_code_target(g));
+        patch(g, stack_lin(g), rnd_code_target(g) - (g->t->bits == 16 ? CODE : 0));
         break;
     case OP_POPF:
-        patch(g, s->r[R_SP], rnd(g) & ~(uint64_t)(X86_TF | X86_AC | X86_RF | X86_VM));
+        patch(g, stack_lin(g), rnd(g) & ~(uint64_t)(X86_TF | X86_AC | X86_RF | X86_VM));
         break;
     case OP_MOVS: case OP_CMPS: case OP_STOS: case OP_LODS: case OP_SCAS:
         fix_string(g, i);
@@ -714,11 +766,7 @@ static void fix_alone(struct gen *g, const struct insn *i)
     default:
         break;
     }
-    if (g->t->bits == 32) {
-        for (unsigned k = 0; k < 8; k++) {
-            s->r[k] = (uint32_t)s->r[k];
-        }
-    }
+    narrow_registers(g);
 }
 
 /* XSAVE with components that only the host has would ask for more than the guest knows. */
@@ -756,7 +804,7 @@ static bool add_insn(struct gen *g, unsigned row)
     struct insn *i = &t->insn[t->n];
     struct enc e;
     if (!encode(g, &e, &insn_rows[row]) ||
-        insn_decode(e.b, e.n, t->bits == 64 ? INSN_MODE_64 : INSN_MODE_32, feats, i) != DECODE_OK || i->len != e.n ||
+        insn_decode(e.b, e.n, mode_of(t->bits), feats, i) != DECODE_OK || i->len != e.n ||
         !gen_row_eligible(i->row, t->bits)) {
         return false;
     }
@@ -805,7 +853,7 @@ static void sequence(struct gen *g, unsigned m)
     }
 }
 
-void gen_case(struct test_case *t, uint64_t seed, uint64_t number, int only_row, unsigned bits)
+void gen_case(struct test_case *t, uint64_t seed, uint64_t number, int only_row, unsigned bits, bool segs)
 {
     struct gen g = {.x = seed * 0xd1342543de82ef95ull + number * 0x2545f4914f6cdd1dull, .t = t};
     memset(t, 0, sizeof(*t));
@@ -813,7 +861,8 @@ void gen_case(struct test_case *t, uint64_t seed, uint64_t number, int only_row,
     t->seed = seed;
     t->number = number;
     t->bits = bits;
-    unsigned m = bits == 32;
+    t->segs = bits == 16 || (bits == 32 && segs);
+    unsigned m = bits != 64;
     g.alone = only_row >= 0 || chance(&g, 65);
     init_state(&g);
     if (!g.alone) {

@@ -20,7 +20,7 @@ static struct soft_cpu *cpu;
 static uint8_t *tables, *arena, *code;
 static struct uop uops[MAX_SEQ + 1];
 static uint64_t offs[MAX_SEQ + 1];
-static uint64_t entry, feats;
+static uint64_t entry /* offset in CS */, cs_base, feats;
 
 /* --- what run/ would answer --- */
 uint64_t cpu_insn_rip(const struct soft_cpu *c)
@@ -168,20 +168,23 @@ void guest_init(uint64_t f)
     cpu->st.cr3 = TABLES_GPA;
     cpu->st.xcr0 = 7;
     cpu->st.lapic.base_msr = 0xfee00800;
-    seg(SEG_ES, 0x2b, 0xcf3);
-    seg(SEG_SS, 0x2b, 0xcf3);
-    seg(SEG_DS, 0x2b, 0xcf3);
-    seg(SEG_FS, 0, 0xcf3);
-    seg(SEG_GS, 0, 0xcf3);
+    seg(SEG_FS, 0, 0xc0f3);
+    seg(SEG_GS, 0, 0xc0f3);
 }
 
 static void set_mode(const struct test_case *t)
 {
-    seg(SEG_CS, t->bits == 64 ? 0x33 : 0x23, t->bits == 64 ? 0xafb : 0xcfb);
-    cpu->st.seg[SEG_CS].attr = t->bits == 64 ? 0xa0fb : 0xc0fb;
-    for (unsigned i = 0; i < N_SEGS; i++) {
-        if (i != SEG_CS) {
-            cpu->st.seg[i].attr = 0xc0f3;
+    cs_base = t->bits == 16 ? CODE : 0;
+    seg(SEG_CS, t->bits == 64 ? 0x33 : 0x23, t->bits == 64 ? 0xa0fb : 0xc0fb);
+    if (t->bits == 16) {
+        cpu->st.seg[SEG_CS] = (struct x86_seg){.base = CODE, .limit = 0xffff, .sel = SEL_CODE16, .attr = 0x00fb};
+    }
+    static const uint8_t data[] = {SEG_ES, SEG_SS, SEG_DS};
+    for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
+        seg(data[i], 0x2b, 0xc0f3);
+        if (t->segs) {
+            cpu->st.seg[data[i]] = (struct x86_seg){.base = AR, .limit = SEG_LIMIT, .sel = t->bits == 16 ? SEL_DATA16 : SEL_DATA32,
+                                                    .attr = t->bits == 16 ? 0x00f3 : 0x40f3};
         }
     }
     cpu->st.seg[SEG_FS].base = t->in.fs;
@@ -193,25 +196,24 @@ static void load_state(const struct test_case *t)
 {
     memcpy(cpu->r, t->in.r, sizeof(t->in.r));
     cpu->r[R_ZERO] = 0;
-    cpu->r[R_BLOCK_RIP] = t->in.rip;
     cpu->st.rflags = t->in.rflags;
     cpu->af = flags_pack(t->in.rflags);
     cpu->df_step = t->in.rflags & X86_DF ? -1 : 1;
     memcpy(cpu->st.xsave, t->in.xsave, XS_SIZE);
     memset(cpu->st.xsave + 512, 0, 64);
     cpu->st.xsave[512] = 7;
-    cpu->rip = t->in.rip;
     cpu->single = false;
     cpu->n_smc = 0;
     atomic_store(&cpu->pending, 0);
     set_mode(t);
+    entry = t->in.rip - cs_base;
+    cpu->rip = cpu->r[R_BLOCK_RIP] = entry;
 }
 
 /* As the block builder does it: see struct uop. */
 static bool build(const struct test_case *t)
 {
     unsigned at = 0;
-    entry = t->in.rip;
     for (unsigned k = 0; k < t->n; k++) {
         struct uop *u = &uops[k];
         struct insn *i = &u->i;
@@ -254,7 +256,7 @@ static void execute(struct outcome *o)
             o->vector = cpu->exc_vector;
             o->error = cpu->exc_has_error ? cpu->exc_error : 0;
             o->cr2 = cpu->exc_vector == EXC_PF ? cpu->st.cr2 : 0;
-            o->s.rip = cpu_insn_rip(cpu);
+            o->s.rip = cs_base + cpu_insn_rip(cpu);
             mmu_exclusive_abort(cpu);
             return;
         }
@@ -269,13 +271,13 @@ static void execute(struct outcome *o)
         cpu->u = u;
         u = u->fn(cpu, u);
     }
-    o->s.rip = cpu->rip;
+    o->s.rip = cs_base + cpu->rip;
     /* where it went must be fetchable, as the host found out */
     cpu->u = &uops[0];
-    uint64_t went = cpu->rip;
+    uint64_t went = cs_base + cpu->rip;
     if (went - CODE >= PG) {
         const uint8_t *p;
-        offs[0] = went - entry;
+        offs[0] = cpu->rip - entry;
         mmu_fetch(cpu, went, &p);
     }
 }

@@ -6,6 +6,7 @@
  */
 #include "hostdiff.h"
 
+#include <asm/ldt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,20 +25,20 @@ struct host_ctx {
     uint32_t far_off;                                           /* 336 */
     uint16_t far_sel, pad;
     uint64_t sig_fs;                                            /* 344 */
-    uint64_t exit_far;                                          /* 352 */
-    uint8_t fill[24];
+    uint64_t spare;                                             /* 352 */
+    uint16_t in_ds, in_ss;                                      /* 360 */
+    uint8_t fill[20];
     uint8_t in_xsave[XS_SIZE] __attribute__((aligned(64)));     /* 384 */
     uint8_t out_xsave[XS_SIZE] __attribute__((aligned(64)));    /* 1216 */
 };
 _Static_assert(offsetof(struct host_ctx, out_r) == 160 && offsetof(struct host_ctx, host_rsp) == 320 &&
-                   offsetof(struct host_ctx, sig_fs) == 344 && offsetof(struct host_ctx, in_xsave) == 384 &&
+                   offsetof(struct host_ctx, sig_fs) == 344 && offsetof(struct host_ctx, in_ds) == 360 && offsetof(struct host_ctx, in_xsave) == 384 &&
                    offsetof(struct host_ctx, out_xsave) == 1216,
                "see the assembly");
 HIDDEN struct host_ctx host_ctx;
 HIDDEN void host_enter64(void), host_enter32(void), host_exit(void), host_signal_entry(int sig, siginfo_t *si, void *uc);
 HIDDEN void host_signal(int sig, siginfo_t *si, void *arg);
 
-#define R64(i) #i "(%rip)"
 #define LOAD_ALL                                                                                        \
     "mov host_ctx+0(%rip), %rax\n mov host_ctx+8(%rip), %rcx\n mov host_ctx+16(%rip), %rdx\n"           \
     "mov host_ctx+24(%rip), %rbx\n mov host_ctx+40(%rip), %rbp\n mov host_ctx+48(%rip), %rsi\n"         \
@@ -50,13 +51,15 @@ HIDDEN void host_signal(int sig, siginfo_t *si, void *arg);
     "mov %rsp, host_ctx+320(%rip)\n"                                                                    \
     "mov $7, %eax\n xor %edx, %edx\n xrstor64 host_ctx+384(%rip)\n"                                     \
     "mov host_ctx+144(%rip), %rax\n wrfsbase %rax\n mov host_ctx+152(%rip), %rax\n wrgsbase %rax\n"     \
-    "pushq host_ctx+136(%rip)\n popfq\n" LOAD_ALL
+    "pushq host_ctx+136(%rip)\n popfq\n"
+#define DATA_SEGS                                                                                       \
+    "mov host_ctx+360(%rip), %ds\n mov host_ctx+360(%rip), %es\n mov host_ctx+362(%rip), %ss\n"
 
 __asm__(".text\n"
         ".globl host_enter64, host_enter32, host_exit, host_signal_entry\n"
         ".hidden host_enter64, host_enter32, host_exit, host_signal_entry\n"
-        "host_enter64:\n" ENTER "jmp *host_ctx+128(%rip)\n"
-        "host_enter32:\n" ENTER "ljmp *host_ctx+336(%rip)\n"
+        "host_enter64:\n" ENTER LOAD_ALL "jmp *host_ctx+128(%rip)\n"
+        "host_enter32:\n" ENTER DATA_SEGS LOAD_ALL "ljmp *host_ctx+336(%rip)\n"
         "host_exit:\n"
         "mov %rax, host_ctx+160(%rip)\n mov %rcx, host_ctx+168(%rip)\n mov %rdx, host_ctx+176(%rip)\n"
         "mov %rbx, host_ctx+184(%rip)\n mov %rsp, host_ctx+192(%rip)\n mov %rbp, host_ctx+200(%rip)\n"
@@ -65,7 +68,7 @@ __asm__(".text\n"
         "mov %r12, host_ctx+256(%rip)\n mov %r13, host_ctx+264(%rip)\n mov %r14, host_ctx+272(%rip)\n"
         "mov %r15, host_ctx+280(%rip)\n"
         "mov host_ctx+320(%rip), %rsp\n"
-        "pushfq\n popq host_ctx+296(%rip)\n pushq $0x202\n popfq\n"
+        "pushfq\n popq host_ctx+296(%rip)\n mov $0x2b, %eax\n mov %eax, %ds\n mov %eax, %es\n mov %eax, %ss\n pushq $0x202\n popfq\n"
         "rdfsbase %rax\n mov %rax, host_ctx+304(%rip)\n rdgsbase %rax\n mov %rax, host_ctx+312(%rip)\n"
         "mov host_ctx+328(%rip), %rax\n wrfsbase %rax\n"
         "mov $7, %eax\n xor %edx, %edx\n xsave64 host_ctx+1216(%rip)\n"
@@ -105,11 +108,12 @@ void host_signal(int sig, siginfo_t *si, void *arg)
     fault.cr2 = (uint64_t)g[REG_CR2];
     fault.rip = (uint64_t)g[REG_RIP];
     g[REG_RIP] = (greg_t)(uintptr_t)host_exit;
-    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | 0x33;
+    /* CS and, in the top bits, SS */
+    g[REG_CSGSFS] = (greg_t)(((uint64_t)g[REG_CSGSFS] & 0x0000ffffffff0000ull) | 0x33 | 0x2bull << 48);
 }
 
 static uint8_t *code_rw;
-static bool has_32;
+static bool has_32, has_ldt;
 
 void put_code_exit(uint8_t *page)
 {
@@ -177,6 +181,26 @@ bool host_has_32(void)
     return has_32;
 }
 
+bool host_has_ldt(void)
+{
+    return has_ldt;
+}
+
+static bool make_ldt(void)
+{
+    struct user_desc d[] = {
+        {.entry_number = SEL_CODE16 >> 3, .base_addr = CODE, .limit = 0xffff, .contents = 2, .useable = 1},
+        {.entry_number = SEL_DATA16 >> 3, .base_addr = AR, .limit = SEG_LIMIT, .useable = 1},
+        {.entry_number = SEL_DATA32 >> 3, .base_addr = AR, .limit = SEG_LIMIT, .seg_32bit = 1, .useable = 1},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(d); i++) {
+        if (syscall(SYS_modify_ldt, 1, &d[i], sizeof(d[i])) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Runs a trivial 32-bit case: kernels without IA32 emulation have no such code segment. */
 static void probe_32(void)
 {
@@ -210,6 +234,7 @@ bool host_init(void)
     __asm__ volatile("mov %0, %%ds\n mov %0, %%es" : : "r"(0x2b));
     catch_signals();
     probe_32();
+    has_ldt = has_32 && make_ldt();
     return true;
 }
 
@@ -222,10 +247,13 @@ unsigned put_code(const struct test_case *t, uint8_t *page)
         store_le64(page + end + 6, (uintptr_t)host_exit);
         return t->len + 14;
     }
-    page[end] = 0xea;        /* ljmp 0x33:CODE_EXIT32 */
+    if (t->bits == 16) {
+        page[end++] = 0x66;
+    }
+    page[end] = 0xea;           /* ljmp 0x33:CODE_EXIT32 */
     store_le32(page + end + 1, CODE_EXIT32);
     store_le16(page + end + 5, 0x33);
-    return t->len + 7;
+    return t->len + 8;
 }
 
 void host_run(const struct test_case *t, struct outcome *o)
@@ -236,8 +264,10 @@ void host_run(const struct test_case *t, struct outcome *o)
     host_ctx.in_rflags = t->in.rflags;
     host_ctx.in_fs = t->in.fs;
     host_ctx.in_gs = t->in.gs;
-    host_ctx.far_off = (uint32_t)t->in.rip;
-    host_ctx.far_sel = 0x23;
+    uint64_t base = t->bits == 16 ? CODE : 0;
+    host_ctx.far_off = (uint32_t)(t->in.rip - base);
+    host_ctx.far_sel = t->bits == 16 ? SEL_CODE16 : 0x23;
+    host_ctx.in_ds = host_ctx.in_ss = t->bits == 16 ? SEL_DATA16 : t->segs ? SEL_DATA32 : 0x2b;
     memcpy(host_ctx.in_xsave, t->in.xsave, XS_SIZE);
     memset(host_ctx.in_xsave + 512, 0, 64);
     store_le64(host_ctx.in_xsave + 512, 7);
@@ -262,6 +292,7 @@ void host_run(const struct test_case *t, struct outcome *o)
     o->vector = -1;
     o->error = 0;
     o->cr2 = 0;
+    fault.rip += base;
     if (fault.hit && fault.vector == 3 && fault.rip - 1 - CODE < PG &&
         !(fault.rip - 1 >= t->in.rip && fault.rip - 1 < t->in.rip + t->len)) {
         o->s.rip = fault.rip - 1;       /* a branch into the int3 around the case */

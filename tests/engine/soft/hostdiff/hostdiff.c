@@ -171,7 +171,8 @@ static bool tolerated(const uint8_t *h, const uint8_t *s, unsigned off)
         envs += m == MEM_X87ENV || m == MEM_X87SAVE || m == MEM_FX512 || m == MEM_XSAVE;
     }
     /* two of them: the first may have loaded any selector */
-    return envs && s[off] == 0 && (envs > 1 || h[off] == 0x33 || h[off] == 0x23 || h[off] == 0x2b);
+    return envs && s[off] == 0 && (envs > 1 || h[off] == 0x33 || h[off] == 0x23 || h[off] == 0x2b || h[off] == SEL_CODE16 || h[off] == SEL_DATA16 ||
+                    h[off] == SEL_DATA32);
 }
 
 /* Compares memory and puts both copies back; true when they were equal. */
@@ -212,7 +213,7 @@ static void print_case(void)
         for (unsigned i = 0; i < tc->insn[k].len; i++) {
             printf("%02x", tc->code[at + i]);
         }
-        printf("  %s\n", insn_format(&tc->insn[k], tc->bits == 64 ? INSN_MODE_64 : INSN_MODE_32, rip + at, text, sizeof(text)));
+        printf("  %s\n", insn_format(&tc->insn[k], tc->bits == 64 ? INSN_MODE_64 : tc->bits == 32 ? INSN_MODE_32 : INSN_MODE_16, rip + at, text, sizeof(text)));
         at += tc->insn[k].len;
     }
     for (unsigned i = 0; i < (tc->bits == 64 ? 16u : 8u); i++) {
@@ -235,7 +236,15 @@ static void apply_patches(void)
 
 static unsigned bits_of(uint64_t number)
 {
-    return only_bits ? only_bits : host_has_32() && number % 4 == 3 ? 32 : 64;
+    if (only_bits) {
+        return only_bits;
+    }
+    return number % 8 == 5 && host_has_ldt() ? 16 : number % 4 == 3 && host_has_32() ? 32 : 64;
+}
+
+static bool segs_of(uint64_t number)
+{
+    return number % 8 == 7 && host_has_ldt();
 }
 
 /* Where CPUs differ among themselves. */
@@ -253,7 +262,9 @@ static bool cpus_choice(const struct insn_row *r)
     case OP_CALL:
         return ho->vector >= 0 && go->vector == EXC_GP;     /* target not canonical and stack not writable: which first */
     case OP_ARPL:
-        return ho->vector < 0 && go->vector == EXC_GP;          /* read-only operand that would not be written */
+        return ho->vector != EXC_GP && go->vector == EXC_GP;    /* is a code segment refused although nothing may be written? */
+    case OP_MOVSX:
+        return fault && insn_row(&tc->insn[stopped_at()])->opcode == 0x63;     /* MOVSXD to 16 bits: reads 2 (Intel) or 4 bytes (AMD) */
     case OP_BOUND:
         return ho->vector == EXC_PF && go->vector == EXC_SS;    /* over the end of 4 GiB: two pieces or one */
     default:
@@ -264,7 +275,7 @@ static bool cpus_choice(const struct insn_row *r)
 static void run_case(uint64_t number)
 {
     struct diff d = {.n = 0};
-    gen_case(tc, seed, number, only_row, bits_of(number));
+    gen_case(tc, seed, number, only_row, bits_of(number), segs_of(number));
     apply_patches();
     host_run(tc, ho);
     guest_run(tc, go);
@@ -293,8 +304,8 @@ static void run_case(uint64_t number)
     }
     if (verbose || (sh->failed[row] <= SHOW_PER_ROW && sh->shown < SHOW_ALL)) {
         sh->shown++;
-        printf("%s case %" PRIu64 " (--seed %" PRIu64 " --first %" PRIu64 " --cases 1%s), %u-bit:\n", d.n ? "DIFFERENT" : "equal", number, seed,
-               number, only_bits ? " --bits" : "", tc->bits);
+        printf("%s case %" PRIu64 " (--seed %" PRIu64 " --first %" PRIu64 " --cases 1%s), %u-bit%s:\n", d.n ? "DIFFERENT" : "equal", number, seed,
+               number, only_bits ? " --bits" : "", tc->bits, tc->segs ? ", segments" : "");
         print_case();
         printf("%s", d.text);
         fflush(stdout);
@@ -371,7 +382,7 @@ static void report(double seconds)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: hostdiff [--seed N|time] [--cases N (0: endless)] [--first N] [--row ROW|MNEMONIC] [--bits 32|64] [--verbose]\n");
+    fprintf(stderr, "usage: hostdiff [--seed N|time] [--cases N (0: endless)] [--first N] [--row ROW|MNEMONIC] [--bits 16|32|64] [--verbose]\n");
     exit(2);
 }
 

@@ -21,6 +21,8 @@ enum {
     CODE = 0x20000000,                  /* one page, read and execute; int3 wherever no case is */
     CODE_EXIT32 = CODE + 16,            /* 32-bit code leaves through here */
     TABLES_GPA = 0x1000,
+    /* LDT segments, index << 3 | 7: 16-bit code at CODE, data at AR with 16- and 32-bit stacks, byte limit */
+    SEL_CODE16 = 7, SEL_DATA16 = 15, SEL_DATA32 = 23, SEG_LIMIT = 6 * PG - 1,
 };
 /* What is mapped, page by page from AR: R, W, or a hole. */
 static inline bool page_mapped(unsigned page)
@@ -36,13 +38,14 @@ enum { XS_SIZE = 832, MAX_SEQ = 6, MAX_PATCHES = 4 };
 
 struct cpu_image {
     uint64_t r[16];
-    uint64_t rip, rflags, fs, gs;
+    uint64_t rip, rflags, fs, gs;       /* rip is linear */
     uint8_t xsave[XS_SIZE] __attribute__((aligned(64)));
 };
 
 struct test_case {
     uint64_t seed, number;
-    unsigned bits;              /* 64 or 32 */
+    unsigned bits;              /* 64, 32 or 16 */
+    bool segs;                  /* DS, ES and SS are LDT segments with base AR and limit SEG_LIMIT; always with 16 bits */
     uint8_t code[MAX_SEQ * 15];
     unsigned len, n;
     struct insn insn[MAX_SEQ];  /* as decoded */
@@ -68,11 +71,11 @@ extern uint8_t pristine[AR_PAGES * PG];
 void gen_init(uint64_t feats);
 bool gen_row_eligible(unsigned row, unsigned bits);
 void gen_pristine(void);
-void gen_case(struct test_case *t, uint64_t seed, uint64_t number, int only_row, unsigned bits);
+void gen_case(struct test_case *t, uint64_t seed, uint64_t number, int only_row, unsigned bits, bool segs);
 
 /* host.c */
 bool host_init(void);
-bool host_has_32(void);
+bool host_has_32(void), host_has_ldt(void);
 void host_run(const struct test_case *t, struct outcome *o);
 uint8_t *host_mem(void);        /* the arena itself */
 /* Writes the case and the jump behind it into a copy of the code page; returns the bytes written at t->in.rip. */
