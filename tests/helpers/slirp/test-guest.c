@@ -235,7 +235,9 @@ static void send_tcp(struct guest *g, uint8_t flags, const void *data, size_t le
     t[13] = flags;
     store_be16(t + 14, 65535);
     store_be16(t + 16, pseudo(6, GUEST_IP, g->dst, 20 + len));
-    memcpy(t + 20, data, len);
+    if (len) {
+        memcpy(t + 20, data, len);
+    }
     struct net_hdr h = { .flags = NET_HDR_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16 };
     if (len > 1400) {
         h.gso_type = NET_GSO_TCPV4;
