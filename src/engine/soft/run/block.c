@@ -131,6 +131,9 @@ static enum step add_insn(struct builder *b, enum decode_result r, const struct 
 {
     struct uop *u = &b->uops[b->n];
     b->offs[b->n] = (int16_t)b->off;
+    if (r == DECODE_OK && insn_row(i)->attr & RA_NOREAL && !(b->c->mode & MODE_PROT)) {
+        r = DECODE_ILLEGAL;     /* VEX, ARPL, LAR ... in real and virtual-8086 mode */
+    }
     if (r != DECODE_OK) {
         uop_raise(u, r == DECODE_LONG ? EXC_GP : EXC_UD, i->len ? i->len : 1);
         b->off += u->i.len;
