@@ -249,7 +249,7 @@ static const struct uop *fx_env(struct soft_cpu *c, const struct uop *u)
         fx_call(c, u, bounce(c), 0);
         fx_set_pointers(c, &v);
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 static void fx_mem(struct soft_cpu *c, const struct uop *u, const struct insn_row *r)
@@ -286,7 +286,7 @@ static const struct uop *fx_run(struct soft_cpu *c, const struct uop *u)
     } else {
         fx_call(c, u, NULL, 0);
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 const struct uop *xstate_fwait(struct soft_cpu *c, const struct uop *u)
@@ -295,7 +295,7 @@ const struct uop *xstate_fwait(struct soft_cpu *c, const struct uop *u)
     if (fx_pending(c)) {
         cpu_raise(c, EXC_MF);
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* The guest's ModRM byte: after prefixes, REX and the one-byte opcode of an x87 instruction. */

@@ -59,7 +59,7 @@ const struct uop *masked_maskmov(struct soft_cpu *c, const struct uop *u)
             mmu_store(c, lin[k], 1, data[k]);
         }
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* --- VMASKMOVPS/PD, VPMASKMOVD/Q --- */
@@ -96,7 +96,7 @@ const struct uop *masked_vmaskmov(struct soft_cpu *c, const struct uop *u)
     }
     if (!store) {
         vec_set(c, i->reg, data, bytes);
-        return u + 1;
+        return native_next(c, u);
     }
     for (unsigned k = 0; k < bytes / size; k++) {
         if (elem_selected(mask, k, size)) {
@@ -105,7 +105,7 @@ const struct uop *masked_vmaskmov(struct soft_cpu *c, const struct uop *u)
             mmu_store(c, lin[k], size, v);
         }
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* --- gathers: 90 VPGATHERD, 91 VPGATHERQ (index size), 92/93 the same for PS/PD; W is the element's size --- */
@@ -146,5 +146,5 @@ const struct uop *masked_gather(struct soft_cpu *c, const struct uop *u)
     vec_set(c, i->reg, dest, 32);
     memset(mask, 0, 32);
     vec_set(c, mask_reg, mask, 32);
-    return u + 1;
+    return native_next(c, u);
 }

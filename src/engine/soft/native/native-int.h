@@ -151,6 +151,14 @@ static inline __attribute__((always_inline)) uint64_t native_lin(struct soft_cpu
     return ea_seg_lin(c, u->i.seg, off, size, write);
 }
 
+/* Goes on with the next instruction of the block, without a round through the run loop where the compiler can jump. */
+static inline __attribute__((always_inline)) const struct uop *native_next(struct soft_cpu *c, const struct uop *u)
+{
+    u++;
+    c->u = u;
+    return u->fn(c, u);
+}
+
 /* Host code address of a thunk as something to call. */
 static inline thunk_fn *native_thunk(const struct uop *u)
 {

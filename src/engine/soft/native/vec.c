@@ -51,7 +51,7 @@ static inline __attribute__((always_inline)) const struct uop *vec_run(struct so
     native_check(c, u);
     if (kind == VEC_REG) {
         vec_call(c, native_thunk(u), NULL, fp);
-        return u + 1;
+        return native_next(c, u);
     }
     unsigned size = u->i.rm;
     uint64_t lin = native_lin(c, u, ea_off(c, &u->i), size, u->i.reg, kind == VEC_STORE);
@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) const struct uop *vec_run(struct so
         vec_call(c, native_thunk(u), bounce(c), fp);
         mmu_write_buf(c, lin, bounce(c), size);
     }
-    return u + 1;
+    return native_next(c, u);
 }
 
 static uop_fn vec_reg, vec_reg_fp, vec_load, vec_load_fp, vec_store, vec_store_fp;

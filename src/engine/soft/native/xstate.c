@@ -125,7 +125,7 @@ const struct uop *xstate_fxsave(struct soft_cpu *c, const struct uop *u)
     memcpy(out + XS_ST, xs(c, XS_ST), XS_LEGACY_END - XS_ST);
     native_claim_write(c, lin, 512);
     mmu_write_buf(c, lin, out, XS_XMM + vec_bytes(c));
-    return u + 1;
+    return native_next(c, u);
 }
 
 const struct uop *xstate_fxrstor(struct soft_cpu *c, const struct uop *u)
@@ -140,7 +140,7 @@ const struct uop *xstate_fxrstor(struct soft_cpu *c, const struct uop *u)
     store_le32(xs(c, XS_MXCSR), mxcsr);
     memcpy(xs(c, XS_XMM), in + XS_XMM, vec_bytes(c));
     xs_used(c, XC_X87 | XC_SSE);
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* --- XSAVE family --- */
@@ -198,7 +198,7 @@ static const struct uop *save_standard(struct soft_cpu *c, const struct uop *u, 
     save_components(c, u, lin, optimise ? rfbm & used : rfbm, rfbm & (XC_SSE | XC_AVX));
     bv = (bv & ~(uint64_t)rfbm) | (rfbm & used);
     mmu_write_buf(c, lin + XS_BV, &bv, sizeof(bv));
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* With at most component 2 the compacted form has AVX where the standard form has it. */
@@ -216,7 +216,7 @@ static const struct uop *save_compacted(struct soft_cpu *c, const struct uop *u,
     save_components(c, u, lin, rfbm & used, rfbm & used & XC_SSE);
     uint64_t header[2] = {rfbm & used, 1ull << 63 | rfbm};
     mmu_write_buf(c, lin + XS_BV, header, sizeof(header));
-    return u + 1;
+    return native_next(c, u);
 }
 
 const struct uop *xstate_xsave(struct soft_cpu *c, const struct uop *u)
@@ -302,7 +302,7 @@ static const struct uop *restore(struct soft_cpu *c, const struct uop *u, bool s
     }
     xs_used(c, load);
     c->st.xsave[XS_BV] = (uint8_t)xinuse(c);
-    return u + 1;
+    return native_next(c, u);
 }
 
 const struct uop *xstate_xrstor(struct soft_cpu *c, const struct uop *u)
@@ -323,14 +323,14 @@ const struct uop *xstate_ldmxcsr(struct soft_cpu *c, const struct uop *u)
     uint32_t v = (uint32_t)mmu_load(c, ea_lin(c, u, 4, false), 4);
     check_mxcsr(c, v);
     store_le32(xs(c, XS_MXCSR), v);
-    return u + 1;
+    return native_next(c, u);
 }
 
 const struct uop *xstate_stmxcsr(struct soft_cpu *c, const struct uop *u)
 {
     native_check(c, u);
     mmu_store(c, ea_lin(c, u, 4, true), 4, load_le32(xs(c, XS_MXCSR)));
-    return u + 1;
+    return native_next(c, u);
 }
 
 /* VZEROUPPER, VZEROALL: of registers 0 to 7 only outside 64-bit mode. */
@@ -344,5 +344,5 @@ const struct uop *xstate_vzero(struct soft_cpu *c, const struct uop *u)
     if (cpu_code64(c)) {
         c->st.xsave[XS_BV] &= (uint8_t)~XC_AVX;
     }
-    return u + 1;
+    return native_next(c, u);
 }

@@ -108,16 +108,23 @@ static bool prepare(struct uop *u, const uint8_t *bytes, size_t n)
     return native_prepare(cpu, u, bytes);
 }
 
+static const struct uop *end_marker(struct soft_cpu *c, const struct uop *u)
+{
+    return NULL;
+}
+
 /* Runs one instruction; -1, or the vector it raised. */
 static int run_bytes(const uint8_t *bytes, size_t n)
 {
-    struct uop u;
-    assert_true(prepare(&u, bytes, n));
-    cpu->u = &u;
+    struct uop u[2] = {{0}};
+    assert_true(prepare(&u[0], bytes, n));
+    u[1].fn = end_marker;
+    cpu->u = u;
     if (setjmp(raised_to)) {
         return (int)raised_vector;
     }
-    assert_true(u.fn(cpu, &u) == &u + 1);
+    assert_null(u[0].fn(cpu, u));
+    assert_true(cpu->u == &u[1]);
     return -1;
 }
 #define RUN(...) run_bytes((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
