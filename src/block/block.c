@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/iov.h"
@@ -79,6 +80,7 @@ static void finish_locked(struct blk_node *n, struct blk_req *r, int ret)
 static void *worker(void *arg)
 {
     struct blk_node *n = arg;
+    prctl(PR_SET_NAME, "block");        /* pthread_setname_np from outside would open a file */
     pthread_mutex_lock(&n->lock);
     for (;;) {
         while (list_empty(&n->queue) && !n->stop) {
@@ -127,11 +129,8 @@ static bool start_workers(struct blk_node *n, struct err *err)
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, BLK_WORKER_STACK);
     int r = 0;
-    for (; n->n_workers < BLK_WORKERS && r == 0; n->n_workers += r == 0) {
-        r = pthread_create(&n->worker[n->n_workers], &attr, worker, n);
-        if (r == 0) {
-            pthread_setname_np(n->worker[n->n_workers], "block");
-        }
+    while (n->n_workers < BLK_WORKERS && (r = pthread_create(&n->worker[n->n_workers], &attr, worker, n)) == 0) {
+        n->n_workers++;
     }
     pthread_attr_destroy(&attr);
     return r == 0 || err_set_errno(err, r, "cannot start a worker thread");
@@ -162,7 +161,7 @@ struct blk_node *blk_open_fd(struct loop *loop, int take_fd, const char *format,
 {
     if (strcmp(format, "raw") != 0) {
         close(take_fd);
-        err_set(err, ERR_UNSUPPORTED, "disk '%s': format '%s' is not known (there is: raw)", name, format);
+        err_set(err, ERR_UNSUPPORTED, "format '%s' is not known (there is: raw)", format);
         return NULL;
     }
     struct blk_node *n = new0(struct blk_node);
@@ -177,11 +176,9 @@ struct blk_node *blk_open_fd(struct loop *loop, int take_fd, const char *format,
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->work, NULL);
     pthread_cond_init(&n->idle, NULL);
-    if (!blk_raw_init(&n->raw, take_fd, flags & BLK_WRITE, err)) {
-        err_prefix(err, "disk '%s': ", name);
-    } else if (n->deliver.fd < 0) {
-        err_set_errno(err, errno, "disk '%s': cannot make an eventfd", name);
-    } else if (blk_lock(n, err) && start_workers(n, err) && loop_fd_add(loop, &n->deliver, EPOLLIN, err)) {
+    if (n->deliver.fd < 0) {
+        err_set_errno(err, errno, "cannot make an eventfd");
+    } else if (blk_raw_init(&n->raw, take_fd, flags & BLK_WRITE, err) && blk_lock(n, err) && start_workers(n, err) && loop_fd_add(loop, &n->deliver, EPOLLIN, err)) {
         n->rounded = (n->raw.size + BLK_SECTOR - 1) / BLK_SECTOR * BLK_SECTOR;
         return n;
     }
@@ -225,13 +222,11 @@ void blk_submit(struct blk_node *n, struct blk_req *r)
     pthread_mutex_unlock(&n->lock);
 }
 
-/* On the loop's thread the done callbacks are ours to call; elsewhere they are waited for. */
-void blk_drain(struct blk_node *n)
+static void wait_idle(struct blk_node *n, bool deliver)
 {
-    bool here = loop_is_current(n->loop);
     pthread_mutex_lock(&n->lock);
     while (n->in_flight) {
-        if (here && !list_empty(&n->finished)) {
+        if (deliver && !list_empty(&n->finished)) {
             pthread_mutex_unlock(&n->lock);
             deliver_finished(n);
             pthread_mutex_lock(&n->lock);
@@ -240,6 +235,17 @@ void blk_drain(struct blk_node *n)
         }
     }
     pthread_mutex_unlock(&n->lock);
+}
+
+/* On the loop's thread the done callbacks are ours to call; elsewhere they are waited for. */
+void blk_drain(struct blk_node *n)
+{
+    wait_idle(n, loop_is_current(n->loop));
+}
+
+void blk_finish(struct blk_node *n)
+{
+    wait_idle(n, true);
 }
 
 bool blk_set_loop(struct blk_node *n, struct loop *loop, struct err *err)

@@ -28,7 +28,8 @@ struct blk_req {
 /*
  * Opens a raw image or block device from a descriptor that the broker opened (taken over). Locks it against other writers with
  * byte-range locks compatible with QEMU's (OFD locks), so that neither Lodge nor QEMU opens it twice: ERR_BUSY.
- * format: "raw". Formats are never guessed. name: for messages.
+ * format: "raw". Formats are never guessed. name: for the log; the caller
+ * puts it before an error.
  */
 struct blk_node *blk_open_fd(struct loop *loop, int take_fd, const char *format, const char *name, unsigned flags, struct err *err);
 /* Finishes requests in flight, done and all. On the node's loop, or when that no longer runs. NULL is fine. */
@@ -47,6 +48,8 @@ void blk_submit(struct blk_node *n, struct blk_req *r);
  * lock held that a done takes.
  */
 void blk_drain(struct blk_node *n);
+/* As blk_drain where the node's loop does not run any more, or on its thread: done callbacks are called from here. */
+void blk_finish(struct blk_node *n);
 /* Moves a node to another loop. Nothing is in flight, and neither loop runs or the caller is on the old one. */
 bool blk_set_loop(struct blk_node *n, struct loop *loop, struct err *err);
 

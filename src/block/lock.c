@@ -74,13 +74,13 @@ bool blk_lock(struct blk_node *n, struct err *err)
     }
     blk_unlock(n);
     if (r == 1 || r == -EAGAIN || r == -EACCES) {
-        return err_set(err, ERR_BUSY, "'%s' is in use: another guest or tool holds its lock", n->name);
+        return err_set(err, ERR_BUSY, "in use: another guest or program holds the image's lock");
     }
     if (r == -ENOLCK || r == -EINVAL || r == -EOPNOTSUPP || r == -ENOSYS) {
         log_warn("block", "'%s': its file system has no locks; nothing keeps a second user out", n->name);
         return true;
     }
-    return err_set_errno(err, -r, "cannot lock '%s'", n->name);
+    return err_set_errno(err, -r, "cannot lock the image");
 }
 
 void blk_unlock(struct blk_node *n)

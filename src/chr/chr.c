@@ -367,7 +367,6 @@ struct chr *chr_fd_open(struct loop *loop, int in_fd, int out_fd, bool take, str
         if (out_fd >= 0 && out_fd != in_fd) {
             close(out_fd);
         }
-        c->restore_in = c->restore_out = false;
     }
     if (en) {
         err_set_errno(err, en, "cannot use descriptor %d as a console", c->in.fd < 0 ? in_fd : out_fd);

@@ -43,7 +43,7 @@ static void test_two_writers_and_reader_beside_writer_are_refused(void **unused)
     assert_non_null(w);
     assert_null(fixture_open(&f, BLK_WRITE, &err));
     assert_int_equal(err.code, ERR_BUSY);
-    assert_non_null(strstr(err.msg, f.path));
+    assert_non_null(strstr(err.msg, "in use"));
     assert_null(fixture_open(&f, 0, &err));
     assert_int_equal(err.code, ERR_BUSY);
     blk_close(w);

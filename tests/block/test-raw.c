@@ -215,6 +215,28 @@ static void test_close_finishes_what_is_in_flight(void **unused)
     fixture_fini(&f);
 }
 
+static void test_what_is_in_flight_when_its_loop_has_ended_can_be_finished(void **unused)
+{
+    struct fixture f = fixture_make(1 * MIB);
+    struct err err = ERR_INIT;
+    struct blk_node *n = fixture_open(&f, BLK_WRITE, &err);
+    uint8_t buf[512] = { 9 };
+    struct iovec iov = { buf, 512 };
+    pthread_t th;
+    pthread_create(&th, NULL, run_loop, f.loop);
+    while (loop_is_current(f.loop)) {
+        usleep(100);
+    }
+    loop_quit(f.loop);
+    pthread_join(th, NULL);
+    struct waiting w = { .r = { .op = BLK_WRITEV, .len = 512, .iov = &iov, .n_iov = 1, .done = waiting_done } };
+    blk_submit(n, &w.r);
+    blk_finish(n);
+    assert_true(w.done);
+    blk_close(n);
+    fixture_fini(&f);
+}
+
 static void test_what_is_not_a_raw_disk_is_refused_at_open(void **unused)
 {
     struct fixture f = fixture_make(4096);
@@ -241,6 +263,7 @@ int main(void)
         cmocka_unit_test(test_a_full_disk_is_reported_and_nothing_else_breaks),
         cmocka_unit_test(test_drain_from_another_thread_waits_for_every_done),
         cmocka_unit_test(test_close_finishes_what_is_in_flight),
+        cmocka_unit_test(test_what_is_in_flight_when_its_loop_has_ended_can_be_finished),
         cmocka_unit_test(test_what_is_not_a_raw_disk_is_refused_at_open),
     };
     return cmocka_run_group_tests_name("block-raw", tests, NULL, NULL);

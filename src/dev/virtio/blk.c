@@ -298,9 +298,7 @@ static bool blk_busy(struct virtio_dev *vd)
 
 static void blk_drain_node(struct virtio_dev *vd)
 {
-    if (blk_of(vd)->node) {
-        blk_drain(blk_of(vd)->node);
-    }
+    blk_drain(blk_of(vd)->node);
 }
 
 static const struct virtio_class blk_class = {
@@ -325,7 +323,7 @@ static bool blk_realize(struct dev *dev, struct err *err)
 static void blk_unrealize(struct dev *dev)
 {
     virtio_unrealize(virtio_of(dev));
-    blk_drain_node(virtio_of(dev));
+    blk_finish(blk_of(virtio_of(dev))->node);
 }
 
 static const struct state_field blk_own[] = { STATE_END };

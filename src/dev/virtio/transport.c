@@ -26,7 +26,7 @@ enum {
 };
 
 static const struct state_field vq_fields[] = {
-    STATE(struct virtqueue, size),
+    STATE(struct virtqueue, size, .keep = true),        /* queues_reset: never 0, not even for a moment */
     STATE(struct virtqueue, vector, .reset = VIRTIO_NO_VECTOR),
     STATE(struct virtqueue, enabled),
     STATE(struct virtqueue, desc),
