@@ -70,6 +70,8 @@ struct engine {
     struct vcpu *vcpus;         /* topo.cpus of them */
     /* Called on a vCPU thread when the guest shut itself down or the engine failed; the vCPU then parks. */
     void (*on_exit)(struct engine *e, struct vcpu *vcpu, enum vcpu_exit why, const struct vcpu_exit_info *info);
+    /* Optional: called on each vCPU's thread once, before it first runs guest code (the VMM narrows what it may ask of the kernel). */
+    void (*on_thread)(struct engine *e, struct vcpu *vcpu);
     void *owner;                /* the machine */
     /* parking lot, engine/vcpu.c */
     pthread_mutex_t lock;

@@ -53,10 +53,15 @@ static bool wait_for_work_locked(struct vcpu *v)
 static void vcpu_loop(struct vcpu *v)
 {
     struct engine *e = v->engine;
+    bool first = true;
     pthread_mutex_lock(&e->lock);
     while (wait_for_work_locked(v)) {
         struct vcpu_exit_info info = { "" };
         pthread_mutex_unlock(&e->lock);
+        if (first && e->on_thread) {
+            e->on_thread(e, v);
+        }
+        first = false;
         enum vcpu_exit why = e->ops->run(v, &info);
         if (why == VCPU_EXIT_KICKED) {
             pthread_mutex_lock(&e->lock);

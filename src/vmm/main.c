@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -143,6 +144,40 @@ static void settle_libc(void)
     mallopt(M_ARENA_MAX, 1);            /* shrinking a second one looks into /proc */
 }
 
+static void on_vcpu_thread(struct engine *e, struct vcpu *vcpu)
+{
+    sandbox_thread(SANDBOX_VCPU);
+}
+
+struct narrow_io {
+    struct loop_call call;
+    sem_t done;
+};
+
+static void on_io_thread(struct loop_call *call)
+{
+    sandbox_thread(SANDBOX_IO);
+    sem_post(&container_of(call, struct narrow_io, call)->done);
+}
+
+/* Everything is there; after this the guest's bytes may be parsed. */
+static bool close_sandbox(struct vmm *v, struct err *err)
+{
+    struct narrow_io io = { .call.fn = on_io_thread };
+    list_init(&io.call.node);
+    sem_init(&io.done, 0, 0);
+    if (!sandbox_close(err)) {
+        return err_prefix(err, "sandbox: ");
+    }
+    machine_engine(v->machine)->on_thread = on_vcpu_thread;
+    loop_post(v->io_loop, &io.call);    /* not loop_run_sync: a loop that does not run yet would do it here */
+    while (sem_wait(&io.done) < 0) {
+    }
+    sem_destroy(&io.done);
+    sandbox_thread(SANDBOX_MAIN);
+    return true;
+}
+
 static bool start(struct vmm *v, struct err *err)
 {
     settle_libc();
@@ -175,7 +210,7 @@ static bool start(struct vmm *v, struct err *err)
             return false;
         }
     }
-    return (!v->cfg.sandbox || sandbox_close(err) || err_prefix(err, "sandbox: ")) && machine_boot(v->machine, err);
+    return (!v->cfg.sandbox || close_sandbox(v, err)) && machine_boot(v->machine, err);
 }
 
 static void stop(struct vmm *v)
