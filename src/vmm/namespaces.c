@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -157,28 +158,48 @@ static bool enter_as_root(struct err *err)
     return drop_caps(err);
 }
 
-bool sandbox_namespaces(struct err *err)
+/* Would a user namespace be granted? Asked in a child, where it costs us nothing: root may have only one try (see below). */
+static bool user_namespace_granted(void)
+{
+    int status = 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(unshare(CLONE_NEWUSER | NAMESPACES) == 0 ? 0 : 1);
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return pid > 0 && status == 0;
+}
+
+/* The way of those who may not administer: a user namespace first, and what it grants. */
+static bool enter_as_user(struct err *err)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* a change of user ends it, and with it the right to write our own maps */
+    if (unshare(CLONE_NEWUSER | NAMESPACES) < 0) {
+        return err_set_errno(err, errno, "namespaces");
+    }
+    bool mapped = map_ids(uid, gid);
+    sandbox_note(LAYER_NAMESPACES, "on: mount, network, ipc, uts");
+    sandbox_note(LAYER_USER_NAMESPACE, mapped ? "on" : "on: without a name in it");
+    return private_root(true, err) && drop_caps(err);
+}
+
+/*
+ * Root without CAP_SYS_ADMIN, as containers have it: its own user must come before the user namespace (afterwards only one ID
+ * is there), but a chroot before its own user, and in a chroot no user namespace is granted. So it is asked for beforehand.
+ */
+bool sandbox_namespaces(struct err *err)
+{
     if (have_cap(CAP_SYS_ADMIN) && unshare(NAMESPACES) == 0) {
         sandbox_note(LAYER_NAMESPACES, "on: mount, network, ipc, uts");
         return enter_as_root(err);
     }
-    if (unshare(CLONE_NEWUSER | NAMESPACES) == 0) {
-        bool mapped = map_ids(uid, gid);
-        sandbox_note(LAYER_NAMESPACES, "on: mount, network, ipc, uts");
-        sandbox_note(LAYER_USER_NAMESPACE, mapped ? "on" : "on: without a name in it (%s)", strerror(errno));
-        if (!private_root(true, err)) {
-            return false;
-        }
-        sandbox_note(LAYER_OWN_USER, "absent: runs as user %u, that of its starter", uid);
-        return drop_caps(err);
+    if (user_namespace_granted()) {
+        return own_user(err) && enter_as_user(err);
     }
-    if (!sandbox_host_lacks(errno)) {
-        return err_set_errno(err, errno, "namespaces");
-    }
-    sandbox_note(LAYER_NAMESPACES, "absent: not permitted here (%s)", strerror(errno));
+    sandbox_note(LAYER_NAMESPACES, "absent: not permitted here");
     sandbox_note(LAYER_USER_NAMESPACE, "absent: not permitted here");
     return private_root(false, err) && own_user(err) && drop_caps(err);
 }
