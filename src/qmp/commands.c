@@ -391,3 +391,8 @@ qmp_handler *qmp_handler_find(const char *name)
     }
     return NULL;
 }
+
+const char *qmp_handler_name(size_t i)
+{
+    return i < ARRAY_SIZE(handlers) ? handlers[i].name : NULL;
+}

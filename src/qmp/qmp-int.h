@@ -78,5 +78,6 @@ struct qmp_call {
 typedef struct json_object *qmp_handler(struct qmp_call *call, struct err *err);
 /* The handler of a command of the schema; NULL: unknown. */
 qmp_handler *qmp_handler_find(const char *name);
+const char *qmp_handler_name(size_t i);     /* NULL after the last: the test compares both tables */
 
 #endif
