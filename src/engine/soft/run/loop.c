@@ -188,7 +188,7 @@ static __attribute__((noinline)) enum run_end run_loop(struct soft_cpu *c)
                 if (e != RUN_GO) {
                     return e;
                 }
-            } while (!runnable(c));
+            } while (!runnable(c) || (atomic_load_explicit(&c->pending, memory_order_relaxed) & PEND_SHADOW));
         }
         uint64_t lin = code_lin(c);
         const struct jc_entry *e = &c->jc[jc_index(lin)];

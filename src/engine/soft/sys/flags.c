@@ -94,6 +94,9 @@ static void popf(struct soft_cpu *c, unsigned size)
 static void hlt(struct soft_cpu *c)
 {
     need_cpl0(c);
+    if (atomic_exchange(&c->pv_kicked, false)) {
+        return;                         /* kicked between its last look and this HLT */
+    }
     c->st.ev.halted = 1;
     c->st.ev.mp_state = MP_HALTED;
 }

@@ -379,6 +379,14 @@ static void test_hypercalls_send_ipis_and_kick(void **unused)
     assert_true(sys_interrupt_ready(cpu1));
     assert_true(sys_take_interrupt(cpu1));
     assert_false(cpu1->st.ev.halted);
+    f.c->r[R_AX] = 5;
+    assert_runs(sys_insn(f.c, &vmcall, 0));             /* a kick that comes before the HLT is not lost */
+    sys_take_interrupt(cpu1);
+    f.c = cpu1;
+    assert_runs(sys_insn(cpu1, &hlt, 0));
+    assert_false(cpu1->st.ev.halted);
+    assert_runs(sys_insn(cpu1, &hlt, 0));
+    assert_true(cpu1->st.ev.halted);
     teardown();
 }
 
