@@ -200,15 +200,6 @@ static void deliver(struct soft_cpu *c, const struct event *ev)
     c->tf_masked = true;
 }
 
-/* Stores of the delivery that hit decoded code: there is no instruction after which run/ would see to them. */
-static void settle_smc(struct soft_cpu *c)
-{
-    for (unsigned i = 0; i < c->n_smc; i++) {
-        code_written(c->vm, c->smc[i].gpa, c->smc[i].len);
-    }
-    c->n_smc = 0;
-}
-
 /* One attempt. False: it raised, and c->exc_* say what. */
 static __attribute__((noinline)) bool try_deliver(struct soft_cpu *c, const struct event *ev)
 {
@@ -226,7 +217,7 @@ static __attribute__((noinline)) bool try_deliver(struct soft_cpu *c, const stru
     memcpy(c->jb, saved, sizeof(saved));
     c->ext = 0;
     c->single = single;
-    settle_smc(c);
+    mmu_smc_flush(c);               /* stores that hit decoded code: no instruction ends here for run/ to see to them */
     return ok;
 }
 
