@@ -4,12 +4,14 @@
  * asks for is done here. Towards the guest a full socket makes a queue; a long queue stops reading from the host.
  */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "helpers/slirp/slirp-int.h"
@@ -40,6 +42,7 @@ struct stack {
     struct pollfd poll[N_POLL]; /* 0 is the guest */
     unsigned n_poll;
     bool ended;
+    struct reass reass;
     uint8_t msg[NET_MAX_FRAME];
 };
 
@@ -90,10 +93,17 @@ static void flush_queue(struct stack *s)
 
 /* -- from the guest -- */
 
+/* The one way into libslirp: only what it needs to see. */
 static void input_piece(void *arg, const uint8_t *frame, size_t len)
 {
     struct stack *s = arg;
-    slirp_input(s->slirp, frame, (int)len);
+    uint16_t type = load_be16(frame + 12);
+    if (type == 0x0800 || type == 0x0806 || type == 0x86dd) {
+        frame = reass_input(&s->reass, frame, &len);
+        if (frame) {
+            slirp_input(s->slirp, frame, (int)len);
+        }
+    }
 }
 
 void stack_input(struct stack *s, uint8_t *msg, size_t len)
@@ -112,7 +122,7 @@ void stack_input(struct stack *s, uint8_t *msg, size_t len)
         /* libslirp refuses IPv6 above its MTU, and IPv4 TCP of any size it takes. */
         net_tso_cut(&hdr, frame, len, input_piece, s);
     } else if (hdr.gso_type ? net_tso_whole(&hdr, frame, len) : net_csum_fill(&hdr, frame, len)) {
-        slirp_input(s->slirp, frame, (int)len);
+        input_piece(s, frame, len);
     }
 }
 
@@ -234,27 +244,32 @@ static int on_revents(int idx, void *opaque)
            (r & POLLERR ? SLIRP_POLL_ERR : 0) | (r & POLLHUP ? SLIRP_POLL_HUP : 0);
 }
 
+bool stack_once(struct stack *s, int max_wait_ms)
+{
+    uint32_t timeout = UINT32_MAX;
+    s->poll[0] = (struct pollfd){ .fd = s->fd, .events = (short)(POLLIN | (s->queued ? POLLOUT : 0)) };
+    s->n_poll = 1;
+    slirp_pollfds_fill(s->slirp, &timeout, on_add_poll, s);
+    int wait = next_timeout(s, timeout), n = poll(s->poll, s->n_poll, wait < max_wait_ms ? wait : max_wait_ms);
+    if (n < 0 && errno != EINTR) {
+        return false;
+    }
+    if (s->queued) {
+        flush_queue(s);
+    }
+    slirp_pollfds_poll(s->slirp, n < 0, on_revents, s);
+    run_timers(s);
+    if (n > 0 && s->poll[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+        take_frames(s);
+    }
+    return !s->ended;
+}
+
 int stack_run(struct stack *s)
 {
-    while (!s->ended) {
-        uint32_t timeout = UINT32_MAX;
-        s->poll[0] = (struct pollfd){ .fd = s->fd, .events = (short)(POLLIN | (s->queued ? POLLOUT : 0)) };
-        s->n_poll = 1;
-        slirp_pollfds_fill(s->slirp, &timeout, on_add_poll, s);
-        int n = poll(s->poll, s->n_poll, next_timeout(s, timeout));
-        if (n < 0 && errno != EINTR) {
-            return 1;
-        }
-        if (s->queued) {
-            flush_queue(s);
-        }
-        slirp_pollfds_poll(s->slirp, n < 0, on_revents, s);
-        run_timers(s);
-        if (n > 0 && s->poll[0].revents & (POLLIN | POLLHUP | POLLERR)) {
-            take_frames(s);
-        }
+    while (stack_once(s, INT_MAX)) {
     }
-    return 0;
+    return s->ended ? 0 : 1;
 }
 
 /* -- life -- */

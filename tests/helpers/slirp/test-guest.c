@@ -310,6 +310,59 @@ static void test_udp_reaches_the_host_and_comes_back(void **unused)
     down(&g);
 }
 
+/* One fragment of the IP payload `data`. */
+static void send_fragment(struct guest *g, const uint8_t *data, size_t at, size_t n, bool more)
+{
+    uint8_t f[1600];
+    eth(g, f, 0x0800, false);
+    uint8_t *p = ip4(f, 17, GUEST_IP, GATEWAY, n), *ip = f + 14;
+    store_be16(ip + 4, 0x4242);
+    store_be16(ip + 6, (uint16_t)(at / 8 | (more ? 0x2000 : 0)));
+    store_be16(ip + 10, 0);
+    store_be16(ip + 10, csum(ip, 20));
+    memcpy(p, data + at, n);
+    send_frame(g, &(struct net_hdr){ 0 }, f, 34 + n);
+}
+
+static void test_a_datagram_in_fragments_arrives_whole_and_wrong_order_harms_nobody(void **unused)
+{
+    static struct guest g;
+    static uint8_t u[4008], in[5000];
+    uint16_t port;
+    AUTO_FD int s = listener(&port, SOCK_DGRAM);
+    up(&g, NULL, NULL);
+    find_gateway(&g);
+    store_be16(u, 4000);
+    store_be16(u + 2, port);
+    store_be16(u + 4, sizeof(u));
+    for (size_t i = 8; i < sizeof(u); i++) {
+        u[i] = (uint8_t)(i * 17);
+    }
+    send_fragment(&g, u, 2960, sizeof(u) - 2960, false);        /* libslirp 4.7 would crash on this one first */
+    send_fragment(&g, u, 1480, 1480, true);
+    send_fragment(&g, u, 0, 1480, true);
+    send_fragment(&g, u, 2960, sizeof(u) - 2960, false);        /* a gap */
+    assert_false(ready(s, 100));
+    send_fragment(&g, u, 0, 1480, true);
+    send_fragment(&g, u, 1480, 1480, true);
+    send_fragment(&g, u, 2960, sizeof(u) - 2960, false);
+    assert_true(ready(s, WAIT_MS));
+    assert_int_equal(recv(s, in, sizeof(in), 0), 4000);
+    assert_memory_equal(in, u + 8, 4000);
+    /* never more than a datagram can be */
+    for (size_t at = 0; at < 80000; at += 1480) {
+        uint8_t f[1600];
+        eth(&g, f, 0x0800, false);
+        ip4(f, 17, GUEST_IP, GATEWAY, 1480);
+        store_be16(f + 20, (uint16_t)((at / 8 & 0x1fff) | 0x2000));
+        store_be16(f + 24, 0);
+        store_be16(f + 24, csum(f + 14, 20));
+        send_frame(&g, &(struct net_hdr){ 0 }, f, 34 + 1480);
+    }
+    find_gateway(&g);
+    down(&g);
+}
+
 static void connect_to(struct guest *g, uint32_t dst, uint16_t dport)
 {
     g->dst = dst;
@@ -484,6 +537,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dhcp_gives_the_usual_address),
         cmocka_unit_test(test_udp_reaches_the_host_and_comes_back),
+        cmocka_unit_test(test_a_datagram_in_fragments_arrives_whole_and_wrong_order_harms_nobody),
         cmocka_unit_test(test_tcp_moves_large_segments_out_and_data_back),
         cmocka_unit_test(test_a_forward_lets_the_host_in),
         cmocka_unit_test(test_restrict_keeps_the_guest_in),
