@@ -157,7 +157,6 @@ struct soft_vm {
     struct code_map *code;      /* mmu/: which physical lines hold decoded code */
     struct code_buf *code_buf;  /* native/: W^X buffer */
     void (*on_reset)(struct soft_vm *vm);       /* triple fault */
-    struct soft_shared *run;    /* run/'s own */
 
     /* sys/clock.c: VM TSC = host TSC - delta while the VM clock runs; all zero is right for a clock paused at 0. */
     struct {

@@ -26,12 +26,6 @@ struct soft_run {
     pid_t tid;                          /* the thread the timer signals; 0: none yet */
     timer_t timer;
     uint64_t armed_ns;                  /* host clock; in the past when not armed */
-    unsigned pauses;
-};
-
-/* What the vCPUs share beside struct soft_vm. */
-struct soft_shared {
-    bool yield;                         /* more vCPUs than host CPUs */
 };
 
 bool block_cache_init(struct soft_cpu *c, size_t size, struct err *err);

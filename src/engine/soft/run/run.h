@@ -44,8 +44,6 @@ void soft_kick(struct soft_cpu *c);
  * Returns those completed; fewer when it halts or shuts down.
  */
 uint64_t soft_step(struct soft_cpu *c, uint64_t n, bool take_irqs);
-/* PAUSE: lets another vCPU have the host CPU when there are more vCPUs than host CPUs. */
-void soft_pause(struct soft_cpu *c);
 /* Drops the blocks of a vCPU that stands still. */
 void soft_drop_blocks(struct soft_cpu *c);
 

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -129,17 +128,4 @@ void soft_kick(struct soft_cpu *c)
     cpu_pend(c, PEND_KICK);
     cpu_wake(c);
     errno = saved;
-}
-
-enum { PAUSES_A_YIELD = 16 };
-
-void soft_pause(struct soft_cpu *c)
-{
-    if (c->vm->run->yield) {
-        if (++c->run->pauses % PAUSES_A_YIELD == 0) {
-            sched_yield();
-        }
-    } else {
-        __builtin_ia32_pause();
-    }
 }

@@ -2,8 +2,6 @@
 /* The vCPUs of a VM and what they share. */
 #include "engine/soft/run/run-int.h"
 
-#include <unistd.h>
-
 #include "engine/soft/native/native.h"
 #include "engine/soft/sys/sys.h"
 
@@ -56,8 +54,6 @@ struct soft_vm *soft_vm_create(struct mem *mem, struct irq_hub *irq, struct vm_c
     vm->model.insn_feats = sys_model_feats(model);
     vm->n_cpus = n_cpus;
     vm->tsc_khz = model->tsc_khz;
-    vm->run = new0(struct soft_shared);
-    vm->run->yield = (long)n_cpus > sysconf(_SC_NPROCESSORS_ONLN);
     vm->cpus = new0_array(struct soft_cpu *, n_cpus);
     pthread_mutex_init(&vm->tsc.lock, NULL);
     code_map_create(vm);
@@ -90,6 +86,5 @@ void soft_vm_destroy(struct soft_vm *vm)
     code_map_destroy(vm->code);
     pthread_mutex_destroy(&vm->tsc.lock);
     free(vm->cpus);
-    free(vm->run);
     free(vm);
 }
