@@ -62,11 +62,12 @@ static bool listen_at(struct run *r, const char *path, int64_t *slot, struct err
             unlink(path);
         }
     }
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+    /* fchmod before bind: the socket never stands there with other rights */
+    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
         return err_set_errno(err, errno, "cannot listen at %s", path);
     }
     r->unix_paths[r->n_unix_paths++] = str_dup(path);
-    if (chmod(path, 0600) < 0 || listen(fd, 16) < 0) {
+    if (listen(fd, 16) < 0) {
         return err_set_errno(err, errno, "cannot listen at %s", path);
     }
     *slot = keep(r, TAKE_FD(fd));

@@ -67,8 +67,26 @@ static void close_others(const int *keep, size_t n_keep)
     }
 }
 
+/* What a program of ours gets of our environment; the rest is nobody's business. At most `max` entries and a NULL. */
+static void fill_environment(char **out, size_t max)
+{
+    static const char *const kept[] = { "LODGE_", "TZ=", "PATH=", "HOME=", "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS=", "TSAN_OPTIONS=" };
+    size_t n = 0;
+    for (char **e = environ; *e && n < max; e++) {
+        for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+            if (strncmp(*e, kept[i], strlen(kept[i])) == 0) {
+                out[n++] = *e;
+                break;
+            }
+        }
+    }
+    out[n] = NULL;
+}
+
 static _Noreturn void child(const char *path, char *const argv[], const int *keep, size_t n_keep, bool own_group, pid_t parent)
 {
+    enum { MAX_ENV = 64 };
+    char *env[MAX_ENV + 1];
     sigset_t none;
     sigemptyset(&none);
     for (int s = 1; s < NSIG; s++) {
@@ -83,7 +101,8 @@ static _Noreturn void child(const char *path, char *const argv[], const int *kee
         _exit(127);                     /* died before the line above */
     }
     close_others(keep, n_keep);
-    execv(path, argv);
+    fill_environment(env, MAX_ENV);
+    execve(path, argv, env);
     fprintf(stderr, "error: cannot execute %s: %s\n", path, strerror(errno));
     _exit(127);
 }

@@ -143,7 +143,8 @@ int runtime_listen(struct runtime_guest *g, struct err *err)
     memcpy(sa.sun_path, path, strlen(path));
     unlink(path);
     AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || chmod(path, 0600) < 0 || listen(fd, 16) < 0) {
+    /* fchmod before bind: the socket never stands there with other rights */
+    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0) {
         err_set_errno(err, errno, "cannot listen at %s", path);
         return -1;
     }
