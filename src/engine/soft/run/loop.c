@@ -233,7 +233,9 @@ static __attribute__((noinline)) enum run_end guarded(struct soft_cpu *c)
     if (e != RUN_GO) {
         return e;
     }
-    return c->run->stepping ? step_loop(c) : run_loop(c);
+    e = c->run->stepping ? step_loop(c) : run_loop(c);
+    __asm__ volatile("" : : : "memory");        /* no tail call: a raise unwinds to this frame (clang would make one) */
+    return e;
 }
 
 static enum run_end enter(struct soft_cpu *c)
