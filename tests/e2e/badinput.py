@@ -66,7 +66,7 @@ def bad_initrds_are_refused():
 
 def bad_disks_are_refused():
     refused(125, ["/nonexistent"], "--kernel", KERNEL, "--disk", "/nonexistent")
-    refused(125, ["not a regular file"], "--kernel", KERNEL, "--disk", "/tmp")
+    refused(125, ["disk /tmp"], "--kernel", KERNEL, "--disk", "/tmp")
     refused(125, ["not a regular file"], "--kernel", KERNEL, "--disk", "/dev/null")
     refused(2, ["qcow2"], "--kernel", KERNEL, "--disk", make("d.img", b"\0" * 512) + ",format=qcow2")
     os.mkfifo(tmp("fifo"))
