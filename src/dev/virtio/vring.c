@@ -160,7 +160,7 @@ static const char *walk(struct virtqueue *vq, struct vq_chain *c)
         }
         fetch_desc(vq->desc_hva + (size_t)d.next * DESC_SIZE, &d);
         if (d.flags & DESC_INDIRECT) {
-            return walk_indirect(vq, c, &d, seen);
+            return walk_indirect(vq, c, &d, seen - 1);  /* the descriptor that points at the table is not part of the chain */
         }
         const char *wrong = add_piece(vq, c, &d);
         if (wrong) {
