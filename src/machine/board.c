@@ -153,6 +153,24 @@ static bool write_tables(struct machine *m, gpa_t *rsdp, struct err *err)
     return acpi_write(m->mem, &acpi, BOARD_ACPI, BOARD_ACPI_ROOM, rsdp, err) && smbios_write(m->mem, &smbios, BOARD_SMBIOS, BOARD_SMBIOS_ROOM, err);
 }
 
+/* As firmware leaves it: memory is write-back unless a register says otherwise. Without this Linux does without PAT. */
+static bool enable_mtrrs(struct machine *m, struct err *err)
+{
+    enum { MTRR_ENABLE = 1 << 11, MTRR_FIXED_ENABLE = 1 << 10, WRITE_BACK = 6 };
+    AUTO_FREE struct x86_state *st = new0(struct x86_state);
+    for (unsigned i = 0; i < m->topo.cpus; i++) {
+        m->engine->ops->get(&m->engine->vcpus[i], st);
+        st->mtrr_def = MTRR_ENABLE | MTRR_FIXED_ENABLE | WRITE_BACK;
+        for (unsigned r = 0; r < N_MTRR_FIXED; r++) {
+            st->mtrr_fixed[r] = r != 2 ? 0x0606060606060606 : 0;        /* A0000-BFFFF stays uncached */
+        }
+        if (!m->engine->ops->set(&m->engine->vcpus[i], st, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool board_boot(struct machine *m, struct err *err)
 {
     struct boot_config b = { .mem = m->mem, .kernel_fd = m->kernel_fd, .initrd_fd = m->initrd_fd, .append = m->cfg->append, .low_ram = m->map.low_ram };
@@ -171,5 +189,5 @@ bool board_boot(struct machine *m, struct err *err)
         return false;
     }
     log_info("machine", "kernel loaded by the %s protocol", how);
-    return m->engine->ops->set(boot, bsp, err);
+    return m->engine->ops->set(boot, bsp, err) && enable_mtrrs(m, err);
 }

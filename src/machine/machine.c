@@ -25,16 +25,30 @@ static void tell(struct machine *m, enum machine_event ev, bool by_guest, const 
     }
 }
 
+/* vCPUs parked, time frozen, no request of a device in flight: guest RAM and every field table stand still. */
 static void pause_cpus(struct machine *m)
 {
-    if (engine_running(m->engine)) {
-        engine_pause(m->engine);
-        vm_clock_stop(&m->clock);
+    if (!engine_running(m->engine)) {
+        return;
+    }
+    engine_pause(m->engine);
+    vm_clock_stop(&m->clock);
+    list_for_each(d, &m->env.devs, struct dev, node)
+    {
+        if (d->type->quiesce) {
+            d->type->quiesce(d);
+        }
     }
 }
 
 static void resume_cpus(struct machine *m)
 {
+    list_for_each(d, &m->env.devs, struct dev, node)
+    {
+        if (d->type->resume) {
+            d->type->resume(d);
+        }
+    }
     vm_clock_start(&m->clock);
     engine_resume(m->engine);
     m->status = MACHINE_RUNNING;
