@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import zlib
 
 from harness import Failure, Guest, check, initrd_with, lodge, nothing_left, tmp
 
@@ -21,17 +22,13 @@ def image(name, mib):
     return path
 
 
-def md5(path, limit):
-    h = hashlib.md5()
+def crc(path, limit):
+    value = 0
     with open(path, "rb") as f:
-        left = limit
-        while left:
-            chunk = f.read(min(left, 1 << 20))
-            if not chunk:
-                break
-            h.update(chunk)
-            left -= len(chunk)
-    return h.hexdigest()
+        while limit and (chunk := f.read(min(limit, 1 << 20))):
+            value = zlib.crc32(chunk, value)
+            limit -= len(chunk)
+    return f"{value:08x}"
 
 
 def a_disk_keeps_200_mb():
@@ -39,28 +36,26 @@ def a_disk_keeps_200_mb():
     path = image("big.img", 256)
     script = """#!/bin/sh
 set -e
-head -c 1048576 /dev/urandom > /tmp/seed
+dd if=/dev/urandom of=/tmp/seed bs=1048560 count=1 2>/dev/null
 i=0
 while [ $i -lt 200 ]; do
-    echo "block $i"
-    head -c 1048000 /tmp/seed
+    printf '%-16s' "block $i"
+    cat /tmp/seed
     i=$((i + 1))
 done > /tmp/data
-md5sum /tmp/data | sed 's/^/wrote: /'
-wc -c < /tmp/data | sed 's/^/size: /'
+crc32 /tmp/data | sed 's/^/wrote: /'
 dd if=/tmp/data of=/dev/vda bs=1M conv=fsync 2>/dev/null
 echo 3 > /proc/sys/vm/drop_caches
-head -c $(wc -c < /tmp/data) /dev/vda | md5sum | sed 's/^/read-back: /'
+dd if=/dev/vda bs=1M count=200 2>/dev/null | crc32 | sed 's/^/read-back: /'
 sed 's/^/serial: /' /sys/block/vda/serial
 """
     with Guest("--memory", "768M", "--disk", f"{path},serial=LODGE42", initrd=initrd_with(script, "disk"), append="quiet lodge.mode=test lodge.net=off") as g:
         status = g.wait(900)
         check(status == 0 and "test-status: 0" in g.text, f"status {status}:\n{g.text[-2000:]}")
-        wrote = re.search(r"wrote: ([0-9a-f]{32})", g.text).group(1)
-        size = int(re.search(r"size: (\d+)", g.text).group(1))
-        read = re.search(r"read-back: ([0-9a-f]{32})", g.text).group(1)
+        wrote = re.search(r"wrote: ([0-9a-f]{8})", g.text).group(1)
+        read = re.search(r"read-back: ([0-9a-f]{8})", g.text).group(1)
         check(wrote == read, "the guest read back something else")
-        check(size > 199 * MIB and md5(path, size) == wrote, "the image outside differs")
+        check(crc(path, 200 * MIB) == wrote, "the image outside differs")
         check("serial: LODGE42" in g.text, "serial number")
 
 
