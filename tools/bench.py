@@ -152,7 +152,7 @@ class Bench:
         memory = smaps(pid) / 1024
         qmp.command("quit")
         p.wait(30)
-        return counters["insns"] / used / 1e6, memory, idle
+        return sum(c["insns"] for c in counters["cpus"]) / used / 1e6, memory, idle
 
     def run(self):
         self.exit_elf = assemble(self.o.root, self.tmp)
