@@ -77,7 +77,7 @@ unpack_package() {
         version=$(apt-cache policy "$name" | awk '/Candidate:/ { print $2 }')
     fi
     [ -n "$version" ] && [ "$version" != "(none)" ] || die "no package $name: check the sources of apt"
-    dir=$CACHE/packages/${name}_$(printf '%s' "$version" | tr ':/' '__')
+    dir=$CACHE/packages/$(printf '%s' "$name" | tr ':' '_')_$(printf '%s' "$version" | tr ':/' '__')
     if [ ! -e "$dir/.complete" ]; then
         say "fetching $name $version"
         tmp=$dir.tmp.$$

@@ -8,13 +8,14 @@ import traceback
 import badinput
 import debian
 import harness
+import kernels
 import lifecycle
 import machine
 import storage
 
 SUITES = {
     "check": lifecycle.CHECK + storage.CHECK + machine.CHECK + badinput.CHECK,
-    "full": lifecycle.FULL + storage.FULL + machine.FULL,
+    "full": kernels.FULL,
     "debian": debian.ALL,
 }
 

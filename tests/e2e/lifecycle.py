@@ -232,4 +232,3 @@ CHECK = [
     kill_9_of_the_vmm_leaves_nothing, kill_9_of_the_broker_leaves_nothing, a_terminal_is_raw_and_restored, a_closed_terminal_ends_the_guest,
     runs_unprivileged_in_a_container_like_namespace,
 ]
-FULL = []

@@ -128,4 +128,3 @@ CHECK = [
     linux_needs_no_calibration_and_no_mitigations, a_guest_resets_and_boots_again, stop_freezes_time_and_cont_goes_on, an_idle_guest_uses_little_cpu,
     the_vmm_is_confined, consoles_by_file_and_socket_work,
 ]
-FULL = []

@@ -192,4 +192,3 @@ CHECK = [
     a_disk_keeps_200_mb, synced_blocks_survive_kill_9_of_the_vmm, a_readonly_disk_refuses_writes, a_disk_is_open_once,
     bulk_transfer_works_both_ways, a_forwarded_port_reaches_the_guest, restrict_keeps_the_guest_inside, a_taken_port_is_refused_before_the_start,
 ]
-FULL = []
