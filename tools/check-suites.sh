@@ -43,6 +43,7 @@ run_check() {
     suite guest-files guest_files
     suite e2e "$ROOT/tests/e2e/run" check
     suite quickstart quickstart_intro
+    suite fuzz "$ROOT/tests/fuzz/run" 5
 }
 
 # As a new user without a terminal: the guest introduces itself and powers off.
