@@ -79,6 +79,8 @@ bool host_has_32(void), host_has_ldt(void);
 void host_run(const struct test_case *t, struct outcome *o);
 uint8_t *host_mem(void);        /* the arena itself */
 /* Writes the case and the jump behind it into a copy of the code page; returns the bytes written at t->in.rip. */
+/* The case's bytes and behind them a jump out of it (at most EXIT_SIZE bytes). Returns the length of both. */
+enum { EXIT_SIZE = 14 };
 unsigned put_code(const struct test_case *t, uint8_t *page);
 void put_code_exit(uint8_t *page);
 
