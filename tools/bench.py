@@ -30,7 +30,7 @@ def assemble(root, tmp):
     """tests/guest/exit.S as an ELF32 multiboot kernel."""
     obj, exe = os.path.join(tmp, "exit.o"), os.path.join(tmp, "exit.elf")
     subprocess.run(["as", "--32", "-o", obj, os.path.join(root, "tests/guest/exit.S")], check=True)
-    subprocess.run(["ld", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", exe, obj], check=True)
+    subprocess.run(["ld", "--no-warn-rwx-segments", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", exe, obj], check=True)
     return exe
 
 

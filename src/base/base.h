@@ -55,7 +55,7 @@ static inline void auto_free_fn(void *p)
 void auto_fd_fn(int *fd);
 
 #define AUTO_FREE __attribute__((cleanup(auto_free_fn)))
-#define AUTO_FD __attribute__((cleanup(auto_fd_fn)))
+#define AUTO_FD __attribute__((cleanup(auto_fd_fn), unused))      /* holding it open may be its only use */
 
 /* Moves a pointer or descriptor out of an AUTO_ variable. */
 #define TAKE_PTR(p) ({ __typeof__(p) taken_ = (p); (p) = NULL; taken_; })

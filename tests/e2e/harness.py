@@ -190,7 +190,7 @@ def bare(name):
     if name not in _built:
         obj, exe = tmp(name + ".o"), tmp(name + ".elf")
         subprocess.run(["as", "--32", "-o", obj, os.path.join(ROOT, "tests/guest", name + ".S")], check=True)
-        subprocess.run(["ld", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", exe, obj], check=True)
+        subprocess.run(["ld", "--no-warn-rwx-segments", "-m", "elf_i386", "-N", "-Ttext=0x100000", "-o", exe, obj], check=True)
         _built[name] = exe
     return _built[name]
 

@@ -43,8 +43,8 @@ static bool one_board(const char *dir, const char *board, bool legacy, unsigned 
     for (unsigned i = 0; i < cpus; i++) {
         cfg.apic_id[i] = i;
     }
-    gpa_t rsdp, xsdt, fadt = 0, dsdt;
-    uint32_t len;
+    gpa_t rsdp, xsdt = 0, fadt = 0, dsdt;
+    uint32_t len = 0;
     bool ok = mem_ram_add(mem, 0, 16 << 20, &err) && acpi_write(mem, &cfg, 0xe0000, 0x10000, &rsdp, &err) &&
               mem_read_le64(mem, rsdp + 24, &xsdt) && mem_read_le32(mem, xsdt + 4, &len) && dump(dir, board, mem, xsdt);
     for (gpa_t at = xsdt + 36; ok && at < xsdt + len; at += 8) {
