@@ -23,7 +23,7 @@ struct run {
     unsigned n_keep;
     pid_t helpers[RUN_MAX_HELPERS];
     unsigned n_helpers;
-    char *unix_paths[2];        /* sockets we made: removed at the end */
+    char *unix_paths[2 + VM_MAX_CHANNELS];        /* sockets we made: removed at the end */
     unsigned n_unix_paths;
     int broker_fd;              /* our end of the channel to the VMM */
     int console_fd;             /* our end of the console, when it is stdio */

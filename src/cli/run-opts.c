@@ -242,6 +242,31 @@ static bool set_net(void *ctx, const char *value, struct err *err)
     return split(value, net_type, parts, n, err);
 }
 
+static bool channel_path(void *t, const char *v, struct err *err)
+{
+    const char *path = str_after(v, "unix:");
+    vm_set_str(&((struct vm_channel_config *)t)->path, path);
+    return path || err_set(err, ERR_INVALID, "unix:PATH must come first");
+}
+static bool channel_name(void *t, const char *v, struct err *err)
+{
+    vm_set_str(&((struct vm_channel_config *)t)->name, v);
+    return true;
+}
+
+static bool set_channel(void *ctx, const char *value, struct err *err)
+{
+    static const struct part parts[] = { { "name", channel_name }, { NULL, NULL } };
+    struct vm_config *c = cfg_of(ctx);
+    if (c->n_channels == VM_MAX_CHANNELS) {
+        return err_set(err, ERR_LIMIT, "at most %d channels", VM_MAX_CHANNELS);
+    }
+    struct vm_channel_config *ch = &c->channels[c->n_channels];
+    *ch = (struct vm_channel_config){ .fd = -1 };
+    c->n_channels++;
+    return split(value, channel_path, parts, ch, err);
+}
+
 static bool set_console(void *ctx, const char *value, struct err *err)
 {
     struct vm_config *c = cfg_of(ctx);
@@ -265,6 +290,7 @@ const struct cli_opt run_opts[] = {
     { "disk", "FILE[,format=raw,readonly=on,serial=S]", "a virtio disk; repeatable (',,' is a comma in a name)", set_disk },
     { "net", "user[,forward=tcp:HOST:GUEST,restrict=on,mac=M]|none", "a network card; repeatable", set_net },
     { "console", "stdio|unix:PATH|file:PATH|none", "where the serial console goes (stdio)", set_console },
+    { "channel", "unix:PATH,name=NAME", "a named port of a virtio console, a socket here; repeatable", set_channel },
     { "engine", "auto|kvm|soft", "CPU engine (auto)", set_engine },
     { "machine", "pc|micro", "board: a PC, or the least a paravirtual Linux needs; versions pc-1, micro-1", set_machine },
     { "rng", NULL, "a virtio random number generator", set_rng },

@@ -124,6 +124,11 @@ bool run_open_all(struct run *r, struct err *err)
             return false;
         }
     }
+    for (unsigned i = 0; i < c->n_channels; i++) {
+        if (!listen_at(r, c->channels[i].path, &c->channels[i].fd, err)) {
+            return err_prefix(err, "channel '%s': ", c->channels[i].name);
+        }
+    }
     int qmp = runtime_listen(&r->guest, err);
     if (qmp < 0) {
         return false;

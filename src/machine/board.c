@@ -79,6 +79,16 @@ static bool create_chipset(struct machine *m, struct err *err)
            debug_exit_create(env, "debug-exit", &(struct debug_exit_props){ 0 }, err) && (!m->cfg->testdev || pc_testdev_create(env, "testdev", err));
 }
 
+/* Port 0 is a console that nobody is at; the channels are the ports behind it. */
+static bool create_channels(struct machine *m, struct err *err)
+{
+    struct virtio_console_config cfg = { .n_ports = m->cfg->n_channels + 1 };
+    for (unsigned i = 0; i < m->cfg->n_channels; i++) {
+        cfg.port[i + 1] = (struct virtio_console_port_config){ .chr = m->channels[i], .name = m->cfg->channels[i].name };
+    }
+    return !m->cfg->n_channels || virtio_console_create(&m->env, "console0", SLOT_CONSOLE, &cfg, err);
+}
+
 static bool create_disks(struct machine *m, struct err *err)
 {
     for (unsigned i = 0; i < m->cfg->n_disks; i++) {
@@ -117,7 +127,7 @@ bool board_create(struct machine *m, struct err *err)
 {
     return create_chipset(m, err) && (!m->cfg->rng || virtio_rng_create(&m->env, "rng0", SLOT_RNG, &(struct virtio_rng_config){ 0 }, err)) &&
            (!m->cfg->balloon || virtio_balloon_create(&m->env, "balloon0", SLOT_BALLOON, err)) &&
-           create_disks(m, err) && create_nets(m, err);
+           create_channels(m, err) && create_disks(m, err) && create_nets(m, err);
 }
 
 static void fill_e820(const struct machine *m, struct boot_config *b)

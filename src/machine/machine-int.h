@@ -37,6 +37,7 @@ struct machine {
     bool legacy;                        /* machine pc: the chips a PC always had */
     struct dev *pm;                     /* acpi-pm */
     struct chr *console;
+    struct chr *channels[VM_MAX_CHANNELS];
     struct blk_node *disks[VM_MAX_DISKS];
     struct net_port *nets[VM_MAX_NETS];
     int kernel_fd, initrd_fd;

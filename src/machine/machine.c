@@ -182,6 +182,17 @@ static bool open_console(struct machine *m, struct err *err)
     return m->console || err_prefix(err, "console: ");
 }
 
+static bool open_channels(struct machine *m, struct err *err)
+{
+    for (unsigned i = 0; i < m->cfg->n_channels; i++) {
+        m->channels[i] = chr_listen_open(m->io_loop, (int)m->cfg->channels[i].fd, err);
+        if (!m->channels[i]) {
+            return err_prefix(err, "channel '%s': ", m->cfg->channels[i].name);
+        }
+    }
+    return true;
+}
+
 /* Locks images against other guests and QEMU; reads no byte of them. */
 static bool open_disks(struct machine *m, struct err *err)
 {
@@ -266,7 +277,7 @@ struct machine *machine_create(const struct vm_config *cfg, struct loop *main_lo
         goto fail;
     }
     board_map_init(&m->map, cfg->memory, m->model.phys_bits);
-    if (create_ram(m, err) && open_console(m, err) && open_disks(m, err) && open_nets(m, err) && create_engine(m, err) && board_create(m, err) &&
+    if (create_ram(m, err) && open_console(m, err) && open_channels(m, err) && open_disks(m, err) && open_nets(m, err) && create_engine(m, err) && board_create(m, err) &&
         engine_start_threads(m->engine, err)) {
         return m;
     }
@@ -292,6 +303,11 @@ void machine_destroy(struct machine *m)
     }
     for (unsigned i = 0; i < VM_MAX_DISKS; i++) {
         blk_close(m->disks[i]);
+    }
+    for (unsigned i = 0; i < VM_MAX_CHANNELS; i++) {
+        if (m->channels[i]) {
+            chr_close(m->channels[i]);
+        }
     }
     if (m->console) {
         chr_flush(m->console, 1000);

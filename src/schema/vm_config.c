@@ -57,6 +57,19 @@ static const struct cfg_field net_fields[] = {
     { NULL }
 };
 
+static const struct cfg_field channel_fields[] = {
+    { "path", CFG_STR, AT(struct vm_channel_config, path), .max = 107 },
+    { "name", CFG_STR, AT(struct vm_channel_config, name), .max = 63 },
+    { "fd", CFG_FD, AT(struct vm_channel_config, fd) },
+    { NULL }
+};
+
+static void channel_init(void *elem)
+{
+    struct vm_channel_config *c = elem;
+    c->fd = -1;
+}
+
 static void disk_init(void *elem)
 {
     struct vm_disk_config *d = elem;
@@ -84,6 +97,8 @@ static const struct cfg_field vm_fields[] = {
       .elem_size = sizeof(struct vm_disk_config), .sub = disk_fields, .elem_init = disk_init },
     { "nets", CFG_OBJS, AT(struct vm_config, nets), .max = VM_MAX_NETS, .n_offset = offsetof(struct vm_config, n_nets),
       .elem_size = sizeof(struct vm_net_config), .sub = net_fields, .elem_init = net_init },
+    { "channels", CFG_OBJS, AT(struct vm_config, channels), .max = VM_MAX_CHANNELS, .n_offset = offsetof(struct vm_config, n_channels),
+      .elem_size = sizeof(struct vm_channel_config), .sub = channel_fields, .elem_init = channel_init },
     { "console", CFG_WORD, AT(struct vm_config, console), .words = vm_console_names },
     { "console-path", CFG_STR, AT(struct vm_config, console_path), .max = VM_PATH_MAX },
     { "rng", CFG_BOOL, AT(struct vm_config, rng) },
@@ -418,6 +433,17 @@ static bool check_disks(struct vm_config *c, struct err *err)
     return true;
 }
 
+static bool check_channels(const struct vm_config *c, struct err *err)
+{
+    for (unsigned i = 0; i < c->n_channels; i++) {
+        const struct vm_channel_config *ch = &c->channels[i];
+        if (!ch->path || !ch->path[0] || !ch->name || !str_name_ok(ch->name)) {
+            return err_set(err, ERR_INVALID, "channel %u needs a path and a name of letters, digits and _.+:@-", i);
+        }
+    }
+    return true;
+}
+
 bool vm_config_check(struct vm_config *c, struct err *err)
 {
     uint64_t machine;
@@ -457,5 +483,5 @@ bool vm_config_check(struct vm_config *c, struct err *err)
     if ((c->console == VM_CONSOLE_UNIX || c->console == VM_CONSOLE_FILE) && (!c->console_path || !c->console_path[0])) {
         return err_set(err, ERR_INVALID, "console '%s' needs a path", vm_console_names[c->console]);
     }
-    return check_topology(&c->cpu, err) && check_disks(c, err) && check_nets(c, uuid.b, err);
+    return check_topology(&c->cpu, err) && check_disks(c, err) && check_channels(c, err) && check_nets(c, uuid.b, err);
 }

@@ -16,6 +16,7 @@ enum {
     VM_MAX_DISKS = 16,
     VM_MAX_NETS = 8,
     VM_MAX_FORWARDS = 32,
+    VM_MAX_CHANNELS = 7,        /* ports of one virtio console beside port 0 */
     VM_MIN_MEMORY = 1 * MIB,
     VM_PATH_MAX = 4095,
     VM_APPEND_MAX = 65535,
@@ -47,6 +48,13 @@ struct vm_net_config {
     int64_t fd;                 /* seqpacket socket to the network helper */
 };
 
+/* A named byte channel between host and guest: a port of a virtio console, a listening unix socket outside. */
+struct vm_channel_config {
+    char *path;
+    char *name;                 /* what the guest sees: "org.qemu.guest_agent.0" */
+    int64_t fd;                 /* listening socket */
+};
+
 struct vm_config {
     char *name;
     char *uuid;
@@ -59,6 +67,8 @@ struct vm_config {
     unsigned n_disks;
     struct vm_net_config nets[VM_MAX_NETS];
     unsigned n_nets;
+    struct vm_channel_config channels[VM_MAX_CHANNELS];
+    unsigned n_channels;
     uint64_t console;           /* enum vm_console */
     char *console_path;
     bool rng, balloon;

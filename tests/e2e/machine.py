@@ -99,6 +99,29 @@ def the_vmm_is_confined():
         check(layers["on"], f"{layers}")
 
 
+def a_named_channel_carries_bytes_both_ways():
+    import socket
+    path = tmp("agent")
+    script = """#!/bin/sh
+for p in /sys/class/virtio-ports/*; do [ "$(cat $p/name)" = org.lodge.test ] && port=/dev/$(basename $p); done
+echo "port: $port"
+exec 3<>$port
+read line <&3
+echo "heard: $line"
+echo "guest says $line" >&3
+sleep 1
+"""
+    with Guest("--memory", "256M", "--channel", f"unix:{path},name=org.lodge.test", initrd=initrd_with(script, "channel"), append="quiet lodge.mode=test lodge.net=off") as g:
+        g.expect("port: /dev/vport")
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        s.settimeout(60)
+        s.sendall(b"hello\n")
+        g.expect("heard: hello", 60)
+        check(s.recv(100) == b"guest says hello\n", "the guest's answer")
+        check(g.wait(60) == 0, "status")
+
+
 def consoles_by_file_and_socket_work():
     out = tmp("console.txt")
     status, _, err = lodge("run", "--memory", "256M", "--kernel", KERNEL, "--initrd", os.environ["LODGE_INITRD"], "--append", "console=ttyS0 quiet lodge.mode=intro",
@@ -118,13 +141,21 @@ def consoles_by_file_and_socket_work():
         text = b""
         while b"You are root" not in text:
             text += s.recv(4096)
-        s.sendall(b"echo via-$((7*6)); exit\n")
-        while b"via-42" not in text:
+        s.sendall(b"echo via-$((7*6)); i=0; while [ $i -lt 3000 ]; do echo line-$i; i=$((i+1)); done; echo all-$((1+1))-printed\n")
+        while b"line-50" not in text:
             text += s.recv(4096)
+        s.close()                       # the client goes while the guest prints
+        time.sleep(1)
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        s.settimeout(300)
+        while b"all-2-printed" not in text:
+            text += s.recv(4096)
+        s.sendall(b"exit\n")
         check(g.wait(60) == 0, "status")
 
 
 CHECK = [
     linux_needs_no_calibration_and_no_mitigations, a_guest_resets_and_boots_again, stop_freezes_time_and_cont_goes_on, an_idle_guest_uses_little_cpu,
-    the_vmm_is_confined, consoles_by_file_and_socket_work,
+    the_vmm_is_confined, a_named_channel_carries_bytes_both_ways, consoles_by_file_and_socket_work,
 ]
