@@ -22,9 +22,11 @@ static uop_next pause_(struct soft_cpu *c, const struct uop *u)
     return next(c, u);
 }
 
+/* LFENCE in both: it also keeps a RDTSC behind it, which a locked instruction alone does not. */
 static uop_next fence(struct soft_cpu *c, const struct uop *u)
 {
     atomic_thread_fence(memory_order_seq_cst);
+    __builtin_ia32_lfence();
     return next(c, u);
 }
 
