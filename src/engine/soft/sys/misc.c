@@ -6,8 +6,11 @@
 
 static void do_cpuid(struct soft_cpu *c)
 {
-    uint32_t v[4];
-    cpu_model_cpuid(c->model, c->st.lapic.id, c->st.cr4, c->st.xcr0, (uint32_t)c->r[R_AX], (uint32_t)c->r[R_CX], v);
+    uint32_t v[4], leaf = (uint32_t)c->r[R_AX];
+    cpu_model_cpuid(c->model, c->st.lapic.id, c->st.cr4, c->st.xcr0, leaf, (uint32_t)c->r[R_CX], v);
+    if ((leaf == 1 || leaf == 0x80000001) && !(c->st.lapic.base_msr & APIC_BASE_EN)) {
+        v[3] &= ~(1u << 9);             /* a switched-off APIC is not there: SDM vol. 3A 10.4.3 */
+    }
     c->r[R_AX] = v[0];
     c->r[R_BX] = v[1];
     c->r[R_CX] = v[2];
