@@ -51,7 +51,8 @@ enum { R_ZERO = 16, R_BLOCK_RIP = 17, N_SOFT_REGS = 18 };
  */
 enum { TLB_BITS = 10, TLB_SIZE = 1 << TLB_BITS };
 #define TLB_INVALID(slot) ((uint64_t)((slot) ^ 1) << PAGE_SHIFT)
-enum { TLB_USER, TLB_SUPER /* CPL<3, SMAP enforced */, TLB_SUPER_AC /* AC=1, or SMAP off; implicit supervisor accesses */, N_TLBS };
+enum { TLB_USER, TLB_SUPER /* CPL<3, SMAP enforced */, TLB_SUPER_AC /* AC=1, or SMAP off; implicit supervisor accesses */, N_TLBS,
+       TLB_NONE = N_TLBS /* never filled: stands in while each access must be looked at, see c->watch */ };
 
 struct tlb_entry {
     uint64_t tag_r;             /* readable */
@@ -88,6 +89,9 @@ enum {
     MODE_PROT = 64,             /* protected mode and not virtual-8086: selectors are descriptors */
 };
 
+/* c->watch: what makes the slow path look at each access of the guest's instructions. */
+enum { WATCH_DATA = 1 /* data breakpoints */, WATCH_ALIGN = 2 /* #AC: CR0.AM, EFLAGS.AC, CPL 3 */ };
+
 struct soft_cpu {
     /* hot */
     uint64_t r[N_SOFT_REGS];    /* GPRs, 0, RIP of the current block's start */
@@ -117,7 +121,9 @@ struct soft_cpu {
     unsigned n_smc;
     struct { gpa_t gpa; uint32_t len; } smc[8];
 
-    struct tlb_entry tlbs[N_TLBS][TLB_SIZE];
+    uint8_t watch;              /* WATCH_*, made by mmu_select_context; nonzero: no data access hits the TLB */
+    uint8_t watch_hits;         /* DR6.B0..B3 of the current instruction (c->single): run/ has #DB delivered behind it */
+    struct tlb_entry tlbs[N_TLBS + 1][TLB_SIZE];
     struct jc_entry jc[JC_SIZE];
     bool has_large[N_TLBS];     /* a large-page entry was cut into this table: INVLPG flushes it whole */
     uint64_t pdpte_cr3;

@@ -191,19 +191,56 @@ static uint64_t load_ctx(struct soft_cpu *c, unsigned ctx, uint64_t lin, unsigne
     return v;
 }
 
+/*
+ * Data breakpoints (SDM vol. 3B 17.2.5) and alignment checking (vol. 3A 6.15, vector 17) of one access by an instruction, not of
+ * implicit ones. A hit is a trap, taken behind the instruction: it runs alone so that run/ looks at c->watch_hits then.
+ */
+static __attribute__((noinline)) void watched(struct soft_cpu *c, uint64_t lin, unsigned len, enum mmu_access acc)
+{
+    static const uint8_t lens[4] = { 1, 2, 8, 4 };
+    if (c->watch & WATCH_ALIGN && len <= 8 && !(len & (len - 1)) && lin & (len - 1)) {
+        mmu_probe(c, lin, len, acc);            /* a page fault comes first */
+        cpu_raise_err(c, EXC_AC, 0);
+    }
+    for (unsigned i = 0; c->watch & WATCH_DATA && i < 4; i++) {
+        unsigned how = c->st.dr7 >> (16 + 4 * i) & 3, n = lens[c->st.dr7 >> (18 + 4 * i) & 3];
+        uint64_t at = c->st.dr[i] & ~(uint64_t)(n - 1);
+        if (!(c->st.dr7 >> (2 * i) & 3) || !(how & 1) || (how == 1 && acc != MMU_WRITE) || lin >= at + n || lin + len <= at) {
+            continue;
+        }
+        if (!c->u) {
+            continue;                           /* delivery of an event */
+        }
+        if (!c->single) {
+            cpu_restart_single(c);
+        }
+        c->watch_hits |= (uint8_t)(1u << i);
+    }
+}
+
+static inline void watch(struct soft_cpu *c, uint64_t lin, unsigned len, enum mmu_access acc)
+{
+    if (unlikely(c->watch)) {
+        watched(c, lin, len, acc);
+    }
+}
+
 uint64_t mmu_load_slow(struct soft_cpu *c, uint64_t lin, unsigned size)
 {
+    watch(c, lin, size, MMU_READ);
     return load_ctx(c, mmu_ctx(c), lin, size);
 }
 
 void mmu_store_slow(struct soft_cpu *c, uint64_t lin, unsigned size, uint64_t val)
 {
+    watch(c, lin, size, MMU_WRITE);
     write_ctx(c, mmu_ctx(c), lin, &val, size);
 }
 
 void mmu_read_buf(struct soft_cpu *c, uint64_t lin, void *buf, unsigned len)
 {
     if (len) {
+        watch(c, lin, len, MMU_READ);
         read_ctx(c, mmu_ctx(c), lin, buf, len);
     }
 }
@@ -211,6 +248,7 @@ void mmu_read_buf(struct soft_cpu *c, uint64_t lin, void *buf, unsigned len)
 void mmu_write_buf(struct soft_cpu *c, uint64_t lin, const void *buf, unsigned len)
 {
     if (len) {
+        watch(c, lin, len, MMU_WRITE);
         write_ctx(c, mmu_ctx(c), lin, buf, len);
     }
 }
@@ -286,6 +324,7 @@ void mmu_smc_flush(struct soft_cpu *c)
 void *mmu_ptr_slow(struct soft_cpu *c, uint64_t lin, unsigned size, enum mmu_access acc)
 {
     lin = mmu_canonical(c, lin, acc);
+    watch(c, lin, size, acc);
     if ((lin & (PAGE_SIZE - 1)) > PAGE_SIZE - size) {
         return NULL;
     }
@@ -305,7 +344,7 @@ void *mmu_span(struct soft_cpu *c, uint64_t lin, uint64_t want, enum mmu_access 
     struct xlat x;
     lin = mmu_canonical(c, lin, acc);
     mmu_xlat(c, mmu_ctx(c), lin, acc, &x);
-    if (!x.host || x.page) {
+    if (!x.host || x.page || c->watch) {
         return NULL;
     }
     *n = min_u64(want, PAGE_SIZE - (lin & (PAGE_SIZE - 1)));

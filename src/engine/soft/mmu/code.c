@@ -74,7 +74,7 @@ struct code_map *code_map_create(struct soft_vm *vm)
 
 void mmu_cpu_init(struct soft_cpu *c)
 {
-    for (unsigned t = 0; t < N_TLBS; t++) {
+    for (unsigned t = 0; t <= TLB_NONE; t++) {
         for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
             c->tlbs[t][slot].tag_r = c->tlbs[t][slot].tag_w = TLB_INVALID(slot);
         }

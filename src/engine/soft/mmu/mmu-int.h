@@ -125,9 +125,11 @@ bool mmu_is_lapic(const struct soft_cpu *c, gpa_t gpa);
 uint64_t mmu_io_load(struct soft_cpu *c, gpa_t gpa, unsigned size);
 void mmu_io_store(struct soft_cpu *c, gpa_t gpa, unsigned size, uint64_t val);
 
+/* By CPL, SMAP and EFLAGS.AC; c->tlb is its table, but while c->watch. */
 static inline unsigned mmu_ctx(const struct soft_cpu *c)
 {
-    return (unsigned)((size_t)(c->tlb - &c->tlbs[0][0]) / TLB_SIZE);
+    bool smap = c->st.cr4 & CR4_SMAP && !(c->st.rflags & X86_AC);
+    return c->cpl == 3 ? TLB_USER : smap ? TLB_SUPER : TLB_SUPER_AC;
 }
 /* Implicit accesses to system structures: SMAP holds whatever EFLAGS.AC says (SDM vol. 3A §4.6.1). */
 static inline unsigned mmu_sys_ctx(const struct soft_cpu *c)

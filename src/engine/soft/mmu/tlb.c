@@ -353,10 +353,27 @@ void mmu_cr3_loaded(struct soft_cpu *c, bool keep)
     mmu_flush_nonglobal(c);
 }
 
+/* Any breakpoint on reads or writes of memory? */
+static bool dr7_data(const struct x86_state *st)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        if (st->dr7 >> (2 * i) & 3 && st->dr7 >> (16 + 4 * i) & 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void mmu_select_context(struct soft_cpu *c)
 {
-    bool smap = c->st.cr4 & CR4_SMAP && !(c->st.rflags & X86_AC);
-    c->tlb = c->tlbs[c->cpl == 3 ? TLB_USER : smap ? TLB_SUPER : TLB_SUPER_AC];
+    c->watch = 0;
+    if (unlikely(c->st.dr7 & 0xff) && dr7_data(&c->st)) {
+        c->watch |= WATCH_DATA;
+    }
+    if (unlikely(c->st.rflags & X86_AC) && c->cpl == 3 && c->st.cr0 & CR0_AM) {
+        c->watch |= WATCH_ALIGN;
+    }
+    c->tlb = c->tlbs[c->watch ? TLB_NONE : mmu_ctx(c)];
 }
 
 bool mmu_translate_debug(struct soft_cpu *c, uint64_t lin, gpa_t *gpa)

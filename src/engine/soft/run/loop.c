@@ -80,6 +80,7 @@ static void on_unwind(struct soft_cpu *c)
         break;
     }
     c->u = NULL;
+    c->watch_hits = 0;
     single_over(c);
 }
 
@@ -158,6 +159,7 @@ static __attribute__((noinline)) void run_slow(struct soft_cpu *c)
         run_block(c, b);
     } else {
         run_single(c);
+        sys_trap(c, false);
     }
 }
 
@@ -175,6 +177,7 @@ static enum run_end after_unwind(struct soft_cpu *c)
     if (r->run_single) {
         r->run_single = false;
         run_single(c);
+        sys_trap(c, false);
     }
     return c->shutdown ? RUN_SHUTDOWN : RUN_GO;
 }

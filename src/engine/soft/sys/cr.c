@@ -168,13 +168,14 @@ void dr6_or(struct soft_cpu *c, uint64_t bits)
 static void dr_write(struct soft_cpu *c, unsigned n, uint64_t val)
 {
     if (n < 4) {
-        c->st.dr[n] = val;
+        c->st.dr[n] = val;              /* not kept anywhere else: an access looks here */
     } else if (val >> 32) {
         raise_gp(c);
     } else if (n == 6) {
         c->st.dr6 = (val & 0xe00f) | DR6_FIXED;
     } else {
         c->st.dr7 = (val & 0xffff2bff) | DR7_FIXED;
+        mmu_select_context(c);
         if (sys_needs_single(c)) {
             cpu_pend(c, PEND_SHADOW);
         }

@@ -22,11 +22,31 @@ void sys_check_io(struct soft_cpu *c, uint16_t port, unsigned size)
     }
 }
 
+/* I/O breakpoints, SDM vol. 3B 17.2.4: a trap behind the instruction, which runs alone for that. */
+static void watch_port(struct soft_cpu *c, uint16_t port, unsigned size)
+{
+    static const uint8_t lens[4] = { 1, 2, 8, 4 };
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned n = lens[c->st.dr7 >> (18 + 4 * i) & 3];
+        uint64_t at = c->st.dr[i] & ~(uint64_t)(n - 1);
+        if (!(c->st.dr7 >> (2 * i) & 3) || (c->st.dr7 >> (16 + 4 * i) & 3) != 2 || port >= at + n || port + (uint64_t)size <= at) {
+            continue;
+        }
+        if (!c->single && c->u) {
+            cpu_restart_single(c);
+        }
+        c->watch_hits |= (uint8_t)(1u << i);
+    }
+}
+
 bool sys_io_insn(struct soft_cpu *c, const struct uop *u, uint64_t lin)
 {
     unsigned op = insn_row(&u->i)->op, size = u->i.opsize >= 2 ? 4 : 1u << u->i.opsize;
     uint16_t port = (uint16_t)((op == OP_IN || op == OP_OUT) && u->i.form == F_I ? u->i.imm & 0xff : c->r[R_DX]);
     sys_check_io(c, port, size);
+    if (unlikely(c->st.dr7 & 0xff) && c->st.cr4 & CR4_DE) {
+        watch_port(c, port, size);
+    }
     c->stats.pio++;
     switch (op) {
     case OP_IN:

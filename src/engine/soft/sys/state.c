@@ -187,8 +187,15 @@ void sys_step_done(struct soft_cpu *c, uint64_t old_rflags)
     if (old_rflags & X86_RF) {
         c->st.rflags &= ~(uint64_t)X86_RF;
     }
-    if ((old_rflags & X86_TF) && !c->tf_masked && c->st.ev.int_shadow != 2) {
-        dr6_or(c, DR6_BS);
-        c->shutdown |= !event_deliver(c, (struct event){ .vector = EXC_DB, .ret = c->rip });
+    sys_trap(c, (old_rflags & X86_TF) && !c->tf_masked);
+}
+
+void sys_trap(struct soft_cpu *c, bool step)
+{
+    if ((!step && likely(!c->watch_hits)) || c->st.ev.int_shadow == 2) {
+        return;                 /* behind MOV SS hits wait for the next instruction */
     }
+    dr6_or(c, c->watch_hits | (step ? DR6_BS : 0));
+    c->watch_hits = 0;
+    c->shutdown |= !event_deliver(c, (struct event){ .vector = EXC_DB, .ret = c->rip });
 }

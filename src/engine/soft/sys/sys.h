@@ -68,6 +68,8 @@ bool sys_interrupt_ready(struct soft_cpu *c);
 bool sys_needs_single(const struct soft_cpu *c);
 bool sys_step_begin(struct soft_cpu *c);
 void sys_step_done(struct soft_cpu *c, uint64_t old_rflags);
+/* #DB behind an instruction that ran alone: `step` for TF, and what data and I/O breakpoints left in c->watch_hits. */
+void sys_trap(struct soft_cpu *c, bool step);
 /* Before an x87/MMX/SSE/AVX instruction when c->fpu_trap: raises #UD or #NM, or returns. */
 void sys_fpu_check(struct soft_cpu *c, const struct insn *i);
 
