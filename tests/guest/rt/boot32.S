@@ -126,5 +126,6 @@ idt_ptr:
     .skip 32768
     .globl boot_stack_top
 boot_stack_top:
+    .globl user_return_sp
 user_return_sp: .skip 4
     .section .note.GNU-stack, "", @progbits

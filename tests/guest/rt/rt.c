@@ -256,7 +256,7 @@ void caught_from(const struct regs *r)
     caught.sp = r->sp;
     caught.ss = r->ss;
 #else
-    if (r->cs & 3) {
+    if (r->cs & 3 || r->flags & FL_VM) {
         caught.sp = r->sp;
         caught.ss = r->ss;
     }
