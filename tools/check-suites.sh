@@ -36,6 +36,7 @@ run_check() {
     suite build build_plain
     suite unit meson_suite "$ROOT/build" quick
     suite differential meson_suite "$ROOT/build" check
+    suite guests meson_suite "$ROOT/build" guest
     suite build-asan build_asan
     suite unit-asan san_env meson_suite "$ROOT/build-asan" quick
     suite build-clang build_clang
