@@ -18,6 +18,7 @@ meson_suite() {
     local args=()
     shift
     for s in "$@"; do args+=(--suite "$s"); done
+    meson test -C "$dir" --no-rebuild --list "${args[@]}" 2>/dev/null | grep -q . || { say "no tests in $dir: $*"; return 1; }
     meson test -C "$dir" --no-rebuild --print-errorlogs --timeout-multiplier 10 "${args[@]}" >&2
 }
 
@@ -29,18 +30,22 @@ run_quick() {
     suite packages prepare
     suite build build_plain
     suite unit meson_suite "$ROOT/build" quick
+    suite guests meson_suite "$ROOT/build" guest
 }
 
 run_check() {
     suite packages prepare
     suite build build_plain
     suite unit meson_suite "$ROOT/build" quick
+    suite guests meson_suite "$ROOT/build" guest
     suite differential meson_suite "$ROOT/build" check
     suite guests meson_suite "$ROOT/build" guest
     suite build-asan build_asan
     suite unit-asan san_env meson_suite "$ROOT/build-asan" quick
+    suite guests-asan san_env meson_suite "$ROOT/build-asan" guest
     suite build-clang build_clang
     suite unit-clang meson_suite "$ROOT/build-clang" quick
+    suite guests-clang meson_suite "$ROOT/build-clang" guest
     suite guest-files guest_files
     suite e2e "$ROOT/tests/e2e/run" check
     suite quickstart quickstart_intro
