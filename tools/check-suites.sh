@@ -47,6 +47,7 @@ run_check() {
     suite unit-clang meson_suite "$ROOT/build-clang" quick
     suite guests-clang meson_suite "$ROOT/build-clang" guest
     suite guest-files guest_files
+    suite linux-asan env LODGE_BUILD="$ROOT/build-asan" "$ROOT/tests/e2e/run" linux_boots_with_2_cpus
     suite e2e "$ROOT/tests/e2e/run" check
     suite quickstart quickstart_intro
     suite fuzz "$ROOT/tests/fuzz/run" 5
