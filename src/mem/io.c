@@ -88,7 +88,14 @@ static void reclaim_locked(struct io_space *sp)
             }
         }
     }
-    atomic_fetch_xor(&sp->parity, 1);
+    /*
+     * Not while the other count is still busy: a handler may publish an even number of times, and turning there and back
+     * would keep the count it is in itself current for ever.
+     */
+    unsigned other = 1 ^ atomic_load(&sp->parity);
+    if (atomic_load(&sp->readers[other]) == 0) {
+        atomic_store(&sp->parity, other);
+    }
 }
 
 static void retire_locked(struct io_space *sp, void *p)
@@ -571,6 +578,17 @@ static int compare_regions(const void *a, const void *b)
 {
     const struct io_rec *x = *(struct io_rec *const *)a, *y = *(struct io_rec *const *)b;
     return x->base != y->base ? (x->base < y->base ? -1 : 1) : y->priority - x->priority;
+}
+
+unsigned mem_io_retired(struct mem *m, enum mem_space space)
+{
+    unsigned n = 0;
+    pthread_mutex_lock(&m->lock);
+    list_for_each(it, &m->io[space].retired, struct io_retired, node) {
+        n++;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return n;
 }
 
 void mem_io_walk(struct mem *m, enum mem_space space, void (*fn)(const struct io_region *r, void *arg), void *arg)

@@ -128,6 +128,8 @@ void mem_io_write(struct mem *m, enum mem_space space, uint64_t addr, uint64_t v
 /* Writes of `width` (0: any) to addr add 1 to the eventfd instead of reaching the region. After del the fd may be closed. */
 bool mem_ioeventfd_add(struct mem *m, enum mem_space space, uint64_t addr, unsigned width, int fd, struct err *err);
 void mem_ioeventfd_del(struct mem *m, enum mem_space space, uint64_t addr, int fd);
+/* Dispatch tables that wait until nobody can be reading them: for tests. */
+unsigned mem_io_retired(struct mem *m, enum mem_space space);
 /* Regions as JSON-less text for x-inspect and tests: called for each region in order of base. */
 void mem_io_walk(struct mem *m, enum mem_space space, void (*fn)(const struct io_region *r, void *arg), void *arg);
 

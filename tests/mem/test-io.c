@@ -299,6 +299,45 @@ static void test_a_handler_may_move_and_unmap_regions_itself_included(void **unu
     }
 }
 
+/* A handler of the space it changes: as configuration space that moves BARs. */
+struct mover {
+    struct io_region r;
+    struct io_handler h;
+    struct mem *m;
+    struct io_region *moved;
+    unsigned n;                 /* publishes an access */
+};
+
+static void mover_write(struct io_region *r, uint64_t off, uint64_t val, unsigned width)
+{
+    struct mover *v = container_of(r, struct mover, r);
+    for (unsigned i = 0; i < v->n; i++) {
+        assert_true(mem_io_move(v->m, v->moved, 0x100000 + 0x1000 * ((val + i) & 1), NULL));
+    }
+}
+
+static void test_tables_are_freed_however_often_a_handler_publishes(void **unused)
+{
+    for (unsigned n = 1; n <= 6; n++) {
+        struct mem *m = mem_create();
+        struct scribe bar;
+        struct mover v = { .r = { .name = "ecam", .space = MEM_MMIO, .base = 0x1000, .size = 16 }, .m = m, .moved = &bar.r, .n = n };
+        v.h = (struct io_handler){ .write = mover_write, .min_width = 4, .max_width = 4 };
+        v.r.h = &v.h;
+        init_scribe(&bar, MEM_MMIO, 0x100000, 16, 0, 0);
+        assert_true(mem_io_map(m, &v.r, NULL) && mem_io_map(m, &bar.r, NULL));
+        unsigned most = 0;
+        for (unsigned i = 0; i < 500; i++) {
+            mem_io_write(m, MEM_MMIO, 0x1000, i, 4);
+            unsigned left = mem_io_retired(m, MEM_MMIO);
+            most = left > most ? left : most;
+        }
+        assert_true(most <= 4 * n);
+        mem_io_quiesce(m);
+        mem_destroy(m);
+    }
+}
+
 /* Threads read while another maps, moves, unmaps and frees. A freed region is poisoned: a late handler would be seen. */
 struct victim {
     struct io_region r;
@@ -397,6 +436,7 @@ int main(void)
         cmocka_unit_test(test_an_ioeventfd_takes_the_write_from_the_region),
         cmocka_unit_test(test_regions_are_walked_by_base),
         cmocka_unit_test(test_a_handler_may_move_and_unmap_regions_itself_included),
+        cmocka_unit_test(test_tables_are_freed_however_often_a_handler_publishes),
         cmocka_unit_test(test_a_region_freed_after_unmap_is_never_entered),
     };
     return cmocka_run_group_tests_name("mem-io", tests, NULL, NULL);

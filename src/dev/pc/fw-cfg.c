@@ -76,12 +76,18 @@ static void port_write(struct dev *dev, uint64_t off, uint64_t val, unsigned wid
     }
 }
 
+/* Zeroes behind an item's end that one command may ask for: more would keep the vCPU here for long. */
+enum { DMA_ZERO_MAX = 16 * MIB };
+
 /* Copies `len` bytes of the selected item to guest memory. RAM only: mem refuses anything else as a whole. */
 static bool dma_read_item(struct fw_cfg *f, gpa_t to, uint32_t len)
 {
     struct mem *m = f->dev.env->mem;
     const uint8_t *data;
     uint32_t n = advance(f, len, &data);
+    if (len - n > DMA_ZERO_MAX) {
+        return false;
+    }
     return (!n || mem_write(m, to, data, n)) && (n == len || mem_zero(m, to + n, len - n));
 }
 

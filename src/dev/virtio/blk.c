@@ -27,6 +27,7 @@ struct virtio_blk {
     struct blk_node *node;
     char serial[VIRTIO_BLK_SERIAL_MAX];
     unsigned in_flight;
+    uint16_t queued[VIRTIO_BLK_MAX_QUEUES];     /* of these, from each queue: never more than its size */
 };
 
 /* One request that has gone to the node. Owned by it until done. */
@@ -82,6 +83,7 @@ static void on_done(struct blk_req *r, int ret)
     struct virtio_dev *vd = &vb->vd;
     pthread_mutex_lock(virtio_to_dev(vd)->lock);
     vb->in_flight--;
+    vb->queued[io->vq - vd->vq]--;
     for (unsigned i = 0; io->read && i < io->n_iov; i++) {
         mem_written(virtio_mem(vd), io->gpa[i], io->iov[i].iov_len);
     }
@@ -148,6 +150,7 @@ static void submit(struct virtio_blk *vb, struct blk_io *io, enum blk_op op, uin
     io->r.iov = io->iov;
     io->r.n_iov = io->n_iov;
     vb->in_flight++;
+    vb->queued[io->vq - vb->vd.vq]++;
     blk_submit(vb->node, &io->r);
 }
 
@@ -257,6 +260,11 @@ static bool take_one(struct virtio_blk *vb, struct virtqueue *vq)
 {
     struct vq_chain *c = &vb->vd.chain;
     struct parsed p;
+    /* Each chain in flight holds a descriptor of its own, so a driver that is in order cannot have more of them. */
+    if (vb->queued[vq - vb->vd.vq] >= vq->size && !vq_empty(vq)) {
+        virtio_broken(&vb->vd, "more requests in flight than the queue holds");
+        return false;
+    }
     if (!vq_pop(vq, c)) {
         return false;
     }

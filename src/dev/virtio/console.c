@@ -157,6 +157,9 @@ static void pay(struct virtio_console *con)
         struct console_port *p = &con->port[i];
         for (unsigned owe = OWE_ADD; room && owe <= OWE_RESIZE; owe <<= 1) {
             uint8_t m[CTRL_MAX];
+            if (owe == OWE_NAME && !p->name) {
+                p->owes &= ~OWE_NAME;           /* a saved state may claim it */
+            }
             if (p->owes & owe) {
                 room = send_message(con, m, make_message(p, owe, m));
                 p->owes &= (uint8_t)~(room ? owe : 0);

@@ -179,6 +179,27 @@ static void test_a_request_without_room_for_its_status_stops_the_device(void **u
     }
 }
 
+/* The same head offered again and again, before the device answered: a correct driver cannot do this. */
+static void test_more_requests_in_flight_than_the_queue_holds_stop_the_device(void **unused)
+{
+    struct drv d;
+    drv_init(&d, &virtio_blk_type);
+    drv_start(&d, ~0ull);
+    put_header(&d, HDR, IN, 0);
+    uint16_t head = drv_chain(&d, 0, (struct piece[]){ { HDR, 16, false }, { BUF, 512, true }, { STATUS, 1, true } }, 3);
+    for (unsigned i = 0; i < 20000 && !(drv_status(&d) & ST_NEEDS_RESET); i++) {
+        drv_offer(&d, 0, head);
+        if (i % 100 == 99) {
+            fix_write(&d.f, d.bar + 0x3000, 0, 2);
+            loop_once(d.f.env.io_loop, 0);
+        }
+    }
+    assert_true(drv_status(&d) & ST_NEEDS_RESET);
+    drv_start(&d, ~0ull);
+    assert_int_equal(request(&d, FLUSH, 0, 0), 0);
+    drv_fini(&d);
+}
+
 static void test_reset_waits_for_requests_in_flight_and_answers_none_of_them(void **unused)
 {
     struct drv d;
@@ -245,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_discard_and_write_zeroes_keep_to_their_range),
         cmocka_unit_test(test_any_layout_of_header_data_and_status_will_do),
         cmocka_unit_test(test_a_request_without_room_for_its_status_stops_the_device),
+        cmocka_unit_test(test_more_requests_in_flight_than_the_queue_holds_stop_the_device),
         cmocka_unit_test(test_reset_waits_for_requests_in_flight_and_answers_none_of_them),
         cmocka_unit_test(test_configuration_tells_size_and_limits),
     };

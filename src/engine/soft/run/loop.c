@@ -113,6 +113,18 @@ static enum run_end halted(struct soft_cpu *c)
     return RUN_GO;
 }
 
+/*
+ * One at a time, then guest code and the other pending work: a guest can arrange deliveries that follow each other for ever
+ * (a trap gate, and a line that stays up), and a kick must still reach it.
+ */
+static void take_one_interrupt(struct soft_cpu *c)
+{
+    if (sys_take_interrupt(c)) {
+        c->stats.irqs++;
+        cpu_pend(c, PEND_IRQ | PEND_INIT_SIPI_NMI);
+    }
+}
+
 /* Something is pending. RUN_GO: look again, or run on. */
 static __attribute__((noinline)) enum run_end attend(struct soft_cpu *c)
 {
@@ -132,9 +144,7 @@ static __attribute__((noinline)) enum run_end attend(struct soft_cpu *c)
         timer_rearm(c);
     }
     if (atomic_load(&c->pending) & (PEND_IRQ | PEND_INIT_SIPI_NMI)) {
-        while (sys_take_interrupt(c)) {
-            c->stats.irqs++;
-        }
+        take_one_interrupt(c);
     }
     if (c->shutdown) {
         return RUN_SHUTDOWN;
@@ -212,9 +222,7 @@ static enum run_end step_loop(struct soft_cpu *c)
         if (r->step_irqs && atomic_load(&c->pending)) {
             atomic_fetch_and(&c->pending, ~(uint32_t)PEND_TIMER);
             lapic_timer_poll(c);
-            while (sys_take_interrupt(c)) {
-                c->stats.irqs++;
-            }
+            take_one_interrupt(c);
         }
         if (!runnable(c)) {
             return RUN_STEPPED;

@@ -55,6 +55,38 @@ static void stop(pthread_t t, unsigned i)
     pthread_join(t, NULL);
 }
 
+/* A trap gate leaves IF set and its IST stack begins anew, the 8259 never lets go: interrupts without an instruction between them. */
+GUEST(storm, 64,
+      "mov $0xfee00000, %edi\n movl $0x1ff, 0xf0(%rdi)\n movl $0x700, 0x350(%rdi)\n sti\n 1: incq 0x200000\n jmp 1b\n"
+      ".globl storm_irq\n storm_irq: incq 0x200008\n jmp storm_irq\n");
+extern const uint8_t storm_irq[];
+
+static int storm_ack(void *pic)
+{
+    return 0x20;
+}
+
+static void test_interrupts_that_never_end_leave_room_for_a_kick(void **unused)
+{
+    pthread_t t;
+    guest_create(1);
+    guest_load(storm);
+    guest_long(0);
+    g.irq.pic_ack = storm_ack;
+    guest_put64(0x112000 + 0x24, STACK_AT - 0x1000);    /* IST1 */
+    uint64_t to = GUEST_AT + (uint64_t)(storm_irq - storm);
+    guest_put64(IDT_AT + 16 * 0x20, (to & 0xffff) | 8 << 16 | 0x8f01ull << 32 | (to >> 16 & 0xffff) << 48);
+    start(&t, 0);
+    while (!guest_get64(DATA_AT)) {
+        usleep(1000);
+    }
+    lapic_set_extint(g.vm->cpus[0], true);
+    usleep(100000);
+    stop(t, 0);                         /* or the watchdog ends the test */
+    assert_true(g.vm->cpus[0]->stats.irqs > 10);
+    guest_destroy();
+}
+
 static void test_no_message_to_a_halted_cpu_is_lost(void **unused)
 {
     pthread_t t;
@@ -172,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_timer_wakes_a_halted_cpu),
         cmocka_unit_test(test_the_timer_interrupts_a_busy_cpu),
+        cmocka_unit_test(test_interrupts_that_never_end_leave_room_for_a_kick),
         cmocka_unit_test(test_no_message_to_a_halted_cpu_is_lost),
         cmocka_unit_test(test_a_halted_cpu_costs_nothing),
         cmocka_unit_test(test_a_second_cpu_starts_by_sipi_and_counts_along),
