@@ -4,6 +4,7 @@
 CACHE=${LODGE_CACHE:-$ROOT/.cache}
 BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libjson-c-dev libseccomp-dev libslirp-dev scdoc"
 GUEST_PACKAGES="busybox-static cpio"
+DEBIAN_PACKAGES="mmdebstrap e2fsprogs uidmap"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -46,14 +47,18 @@ install_packages() {
     command -v apt-get >/dev/null || die "not a Debian system: install the equivalents of: $want"
     say "installing: $want"
     apt_update_once
-    if [ ! -e $policy ]; then
-        as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy" && made=1
-    fi
-    # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive retry as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q -y --no-install-recommends install $want >&2
+    (
+        # However this ends, the policy goes.
+        trap '[ -n "$made" ] && as_root rm -f $policy' EXIT
+        trap 'exit 130' INT TERM HUP
+        if [ ! -e $policy ]; then
+            made=1
+            as_root sh -c "printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy"
+        fi
+        # shellcheck disable=SC2086
+        retry as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $want >&2
+    )
     local rc=$?
-    [ -n "$made" ] && as_root rm -f $policy
     [ $rc = 0 ] || die "could not install: $want"
 }
 
@@ -104,13 +109,19 @@ kernel_package() {
     printf '%s\n' "$name"
 }
 
-# Sets KERNEL_DIR (unpacked package), KERNEL (vmlinuz) for a metapackage.
+# Sets KERNEL_DIR (unpacked package), KERNEL (vmlinuz) for a metapackage. What it was resolved to is kept until apt's lists change.
 fetch_kernel() {
-    local package
-    package=$(kernel_package "${1:-linux-image-cloud-amd64}") || exit 1
-    KERNEL_DIR=$(unpack_package "$package") || exit 1
+    local meta=${1:-linux-image-cloud-amd64} package known
+    known=$CACHE/kernel-$(printf '%s' "$meta" | tr ':' '_')
+    if [ "$known" -nt /var/lib/apt/lists ] && KERNEL_DIR=$(cat "$known") && [ -e "$KERNEL_DIR/.complete" ]; then
+        :
+    else
+        package=$(kernel_package "$meta") || exit 1
+        KERNEL_DIR=$(unpack_package "$package") || exit 1
+        printf '%s\n' "$KERNEL_DIR" > "$known"
+    fi
     KERNEL=$(ls "$KERNEL_DIR"/boot/vmlinuz-* | head -n 1)
-    [ -e "$KERNEL" ] || die "package $package holds no kernel"
+    [ -e "$KERNEL" ] || die "no kernel in $KERNEL_DIR"
 }
 
 # Initramfs of busybox, the virtio modules of KERNEL_DIR and tools/guest/init: sets INITRD. Made anew when an input is newer.

@@ -75,6 +75,17 @@ static bool set_flag(int fd, int get, int set, int flag, bool on)
     return flags >= 0 && fcntl(fd, set, on ? flags | flag : flags & ~flag) == 0;
 }
 
+void fd_open_std(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= 2);
+    if (fd > 2) {
+        close(fd);
+    }
+}
+
 bool fd_set_nonblock(int fd, bool on)
 {
     return set_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on);

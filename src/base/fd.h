@@ -11,6 +11,8 @@
 ssize_t fd_read_full(int fd, void *buf, size_t len);
 ssize_t fd_pread_full(int fd, void *buf, size_t len, uint64_t off);
 int fd_write_full(int fd, const void *buf, size_t len);
+/* Opens /dev/null as any of stdin, stdout, stderr that is closed, so that no file of ours becomes one of them. First in main. */
+void fd_open_std(void);
 bool fd_set_nonblock(int fd, bool on);
 bool fd_set_cloexec(int fd, bool on);
 /* Sends len >= 1 bytes with n descriptors (n <= 16) as one message. 0 or -errno. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/str.h"
 #include "cli/opts.h"
 
@@ -53,6 +54,7 @@ static int unknown_command(const char *word)
 
 int main(int argc, char **argv)
 {
+    fd_open_std();
     setlocale(LC_CTYPE, "");
     if (argc < 2) {
         print_usage(stderr);

@@ -20,10 +20,14 @@
 #include "base/str.h"
 #include "cli/run-int.h"
 
-enum { ESCAPE = 1 /* Ctrl-A */, QUIT_GRACE_S = 10, CHUNK = 16384, DRAIN_MS = 2000 };
+enum {
+    ESCAPE = 1 /* Ctrl-A */, QUIT_GRACE_S = 10, CHUNK = 16384, DRAIN_MS = 2000, FOREGROUND_MS = 500,
+    WRITE_MAX = 4096,                   /* a pipe that polls writable takes this much without blocking */
+};
 
 struct relay {
     struct run *run;
+    bool tty_in;                        /* stdin is a terminal */
     bool tty, escaped, stdin_open, console_open, stdout_open;
     struct termios saved;
     uint8_t in[CHUNK], out[CHUNK];      /* to the console, to stdout: not yet written */
@@ -45,10 +49,16 @@ static void request_quit(struct relay *y)
     }
 }
 
+/* In the background the terminal is the shell's: neither its modes nor its input are ours. */
+static bool foreground(const struct relay *y)
+{
+    return !y->tty_in || tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
 static void raw_mode(struct relay *y)
 {
     struct termios t;
-    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &y->saved) < 0) {
+    if (!y->tty_in || tcgetattr(STDIN_FILENO, &y->saved) < 0) {
         return;
     }
     t = y->saved;
@@ -106,7 +116,7 @@ static void read_stdin(struct relay *y)
 
 static void write_some(int fd, uint8_t *buf, size_t *len, bool *open)
 {
-    ssize_t n = write(fd, buf, *len);
+    ssize_t n = write(fd, buf, min_u64(*len, WRITE_MAX));
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }
@@ -171,16 +181,21 @@ static void one_round(struct relay *y, int sig_fd)
 {
     enum { P_STDIN, P_STDOUT, P_CON, P_BROKER, P_SIG, P_VMM, N_P };
     struct run *r = y->run;
-    bool con = y->console_open;
+    bool con = y->console_open, front = foreground(y);
+    if (y->console_open && front && !y->tty) {
+        raw_mode(y);
+    } else if (!front) {
+        y->tty = false;                 /* the shell has set its own modes by now */
+    }
     struct pollfd p[N_P] = {
-        [P_STDIN] = { con && y->stdin_open && y->in_len < sizeof(y->in) ? STDIN_FILENO : -1, POLLIN, 0 },
+        [P_STDIN] = { con && front && y->stdin_open && y->in_len < sizeof(y->in) ? STDIN_FILENO : -1, POLLIN, 0 },
         [P_STDOUT] = { y->stdout_open && y->out_len ? STDOUT_FILENO : -1, POLLOUT, 0 },
         [P_CON] = { con ? r->console_fd : -1, (short)((y->out_len < sizeof(y->out) ? POLLIN : 0) | (y->in_len ? POLLOUT : 0)), 0 },
         [P_BROKER] = { r->broker_fd, POLLIN, 0 },
         [P_SIG] = { sig_fd, POLLIN, 0 },
         [P_VMM] = { r->vmm_pidfd, POLLIN, 0 },
     };
-    if (poll(p, N_P, y->quit_deadline ? 200 : -1) < 0) {
+    if (poll(p, N_P, y->quit_deadline ? 200 : front ? -1 : FOREGROUND_MS) < 0) {
         return;
     }
     if (p[P_BROKER].revents & POLLIN) {
@@ -261,29 +276,20 @@ static int exit_status(const struct relay *y)
 int run_relay(struct run *r)
 {
     AUTO_FREE struct relay *y = new0(struct relay);
-    sigset_t set;
     y->run = r;
+    y->tty_in = isatty(STDIN_FILENO);
     y->stdin_open = y->stdout_open = true;
     y->console_open = r->console_fd >= 0;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGQUIT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGTTOU, SIG_IGN);
-    AUTO_FD int sig_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    AUTO_FD int sig_fd = signalfd(-1, &r->signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (y->console_open) {
         fd_set_nonblock(r->console_fd, true);
-        raw_mode(y);
     }
     fd_set_nonblock(r->broker_fd, true);
     while (!y->vmm_gone) {
         one_round(y, sig_fd);
     }
     drain(y);
-    if (y->tty) {
+    if (y->tty && foreground(y)) {
         tcsetattr(STDIN_FILENO, TCSADRAIN, &y->saved);
     }
     return exit_status(y);

@@ -2,6 +2,7 @@
 #ifndef LODGE_CLI_RUN_INT_H
 #define LODGE_CLI_RUN_INT_H
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include "cli/opts.h"
@@ -27,6 +28,7 @@ struct run {
     unsigned n_unix_paths;
     int broker_fd;              /* our end of the channel to the VMM */
     int console_fd;             /* our end of the console, when it is stdio */
+    sigset_t signals;           /* blocked from the first file we make on; the relay reads them */
     pid_t vmm;
     int vmm_pidfd;
 };

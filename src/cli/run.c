@@ -264,6 +264,15 @@ static void run_fini(struct run *r)
     runtime_release(&r->guest);
 }
 
+/* The definition goes to the VMM as JSON: what cannot be said in it is refused here. */
+static bool check_utf8(const struct vm_config *c, struct err *err)
+{
+    AUTO_JSON struct json_object *o = vm_config_to_json(c, false);
+    const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
+    AUTO_JSON struct json_object *again = json_parse(text, strlen(text), NULL);
+    return again || err_set(err, ERR_INVALID, "a name, path or text among the options is not valid UTF-8");
+}
+
 /*
  * auto: KVM where this build has an engine for it and the probe says it is usable. This build has the soft engine only, so
  * the answer is known without asking; what /dev/kvm could do is told by `lodge host`.
@@ -280,9 +289,23 @@ static bool choose_engine(struct vm_config *c, struct err *err)
     return true;
 }
 
+/* Whatever would end us comes to the relay instead, so that terminal, registration and sockets are put in order first. */
+static void hold_signals(struct run *r)
+{
+    static const int ours[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGXCPU };
+    sigemptyset(&r->signals);
+    for (size_t i = 0; i < ARRAY_SIZE(ours); i++) {
+        sigaddset(&r->signals, ours[i]);
+    }
+    sigprocmask(SIG_BLOCK, &r->signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
+}
+
 static int run_guest(struct vm_config *c, struct err *err)
 {
     struct run r = { .cfg = c, .broker_fd = -1, .console_fd = -1, .vmm_pidfd = -1 };
+    hold_signals(&r);
     if (!runtime_claim(&r.guest, c->name, err)) {
         return cli_fail(EXIT_OWN_FAILURE, err);
     }
@@ -311,7 +334,7 @@ static int run_run(int argc, char **argv)
     } else if (n) {
         err_set(&err, ERR_INVALID, "unexpected operand '%.64s': lodge run takes options only", argv[1]);
         status = cli_fail(EXIT_USAGE, &err);
-    } else if (!vm_config_check(&o.cfg, &err)) {
+    } else if (!vm_config_check(&o.cfg, &err) || !check_utf8(&o.cfg, &err)) {
         status = cli_fail(EXIT_USAGE, &err);
     } else {
         if (o.cfg.log && log_level_parse(o.cfg.log, &level)) {

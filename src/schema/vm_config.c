@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/str.h"
 #include "base/uuid.h"
@@ -444,6 +445,14 @@ static bool check_channels(const struct vm_config *c, struct err *err)
     return true;
 }
 
+static bool check_rtc(const char *text, struct err *err)
+{
+    struct tm tm = { 0 };
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    return strcmp(text, "utc") == 0 || strcmp(text, "localtime") == 0 || (end && !*end && tm.tm_year >= 70) ||
+           err_set(err, ERR_INVALID, "rtc '%s' is none of utc, localtime, a time such as 2026-01-31T12:00:00", text);
+}
+
 bool vm_config_check(struct vm_config *c, struct err *err)
 {
     uint64_t machine;
@@ -483,5 +492,5 @@ bool vm_config_check(struct vm_config *c, struct err *err)
     if ((c->console == VM_CONSOLE_UNIX || c->console == VM_CONSOLE_FILE) && (!c->console_path || !c->console_path[0])) {
         return err_set(err, ERR_INVALID, "console '%s' needs a path", vm_console_names[c->console]);
     }
-    return check_topology(&c->cpu, err) && check_disks(c, err) && check_channels(c, err) && check_nets(c, uuid.b, err);
+    return check_rtc(c->rtc, err) && check_topology(&c->cpu, err) && check_disks(c, err) && check_channels(c, err) && check_nets(c, uuid.b, err);
 }

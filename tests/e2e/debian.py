@@ -2,8 +2,9 @@
 """A whole Debian 12 with systemd on a virtio disk."""
 import os
 import shutil
+import subprocess
 
-from harness import CACHE, Guest, check, lodge, tmp
+from harness import CACHE, ENV, ROOT, Guest, check, lodge, tmp
 
 
 def debian_boots_to_a_login_and_powers_off():
@@ -21,4 +22,11 @@ def debian_boots_to_a_login_and_powers_off():
         check(g.wait(60) == 0, "status")
 
 
-ALL = [debian_boots_to_a_login_and_powers_off]
+def quickstart_debian_introduces_itself():
+    """As a user without a terminal calls it."""
+    r = subprocess.run([os.path.join(ROOT, "quickstart"), "--debian", "--", "--name", "qs-debian"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, timeout=1200, env=ENV)
+    check(r.returncode == 0 and "Debian GNU/Linux 12" in r.stdout and "address: 10.0.2.15" in r.stdout, f"status {r.returncode}:\n{r.stdout[-2000:]}")
+
+
+ALL = [debian_boots_to_a_login_and_powers_off, quickstart_debian_introduces_itself]

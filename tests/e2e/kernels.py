@@ -8,7 +8,7 @@ from harness import ROOT, Guest, check
 
 
 def fetch(metapackage, arch="amd64"):
-    out = subprocess.run([os.path.join(ROOT, "tools/fetch-kernel"), metapackage, arch], stdout=subprocess.PIPE, check=True, text=True).stdout.split()
+    out = subprocess.run([os.path.join(ROOT, "tools/fetch-kernel"), metapackage, arch], stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
     return out[0], out[1]
 
 

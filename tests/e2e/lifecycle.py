@@ -98,6 +98,11 @@ def two_guests_run_side_by_side():
             g.send(f"echo this-is-{word}-$((40+2))\n")
             g.expect(f"this-is-{word}-42", 60)
         b.p.kill()
+        b.p.wait()
+        end = time.monotonic() + 15
+        while "right" in lodge("ps", "--quiet")[1].split():
+            check(time.monotonic() < end, "a killed guest is still listed")
+            time.sleep(0.1)
         a.send("echo still-$((1+1))\n")
         a.expect("still-2", 60)
         a.send("exit\n")
@@ -114,6 +119,45 @@ def signals_end_the_guest_cleanly():
         nothing_left()
 
 
+def a_reader_that_stalls_does_not_make_lodge_deaf():
+    with Guest("--memory", "256M", name="stall", append="quiet lodge.mode=shell") as g:
+        g.expect("You are root")
+        g.send("yes\n")
+        time.sleep(2)                           # nobody reads: the pipe is full
+        os.read(g.p.stdout.fileno(), 4096)      # room for a page, not for more
+        time.sleep(1)
+        g.p.send_signal(signal.SIGTERM)
+        try:
+            check(g.p.wait(30) == 128 + signal.SIGTERM, "status")
+        except subprocess.TimeoutExpired:
+            raise Failure("lodge does not end while its reader stalls")
+
+
+def closed_standard_descriptors_do_no_harm():
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        p = subprocess.run(["bash", "-c", f'exec "$0" "$@" {closed}', LODGE, "run", "--memory", "64M", "--kernel", bare("exit")], env=ENV, timeout=60)
+        check(p.returncode == 7, f"{closed}: status {p.returncode}")
+
+
+def a_background_job_leaves_the_terminal_to_its_shell():
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve("/bin/bash", ["bash", "--norc", "-i"], dict(ENV, PS1="$ "))
+    os.write(fd, f"{LODGE} run --name bg --memory 64M --kernel {bare('spin')} &\n".encode())
+    wait_registered("bg")
+    time.sleep(1.5)
+    os.write(fd, b"echo alive-$((1+1)); stty -a; sleep 1; stty -a\n")
+    text = read_until(fd, "alive-2", 20)
+    time.sleep(2)
+    check(termios.tcgetattr(fd)[3] & termios.ISIG, "the shell's terminal lost its modes")
+    status, _, err = lodge("stop", "--force", "bg")
+    check(status == 0, f"stop --force: {status} {err}\n{text}")
+    os.write(fd, b"exit\n")
+    time.sleep(0.5)
+    os.close(fd)
+    os.waitpid(pid, 0)
+
+
 def kill_9_of_the_vmm_leaves_nothing():
     with Guest("--memory", "64M", "--net", "user", name="killed", kernel=bare("spin"), initrd=None, append=None) as g:
         wait_registered("killed")
@@ -128,7 +172,7 @@ def kill_9_of_the_broker_leaves_nothing():
         wait_registered("orphan")
         g.p.kill()
         g.p.wait()
-    nothing_left()
+    nothing_left(sweep=True)
 
 
 def run_on_terminal(argv):
@@ -229,6 +273,7 @@ CHECK = [
     linux_boots_with_1_cpu, linux_boots_with_2_cpus, linux_boots_with_4_cpus_on_micro, linux_boots_with_8_cpus,
     debug_exit_value_becomes_the_status, triple_fault_with_no_reboot_is_reported, hundred_starts_leave_nothing, five_linux_starts_leave_nothing,
     ps_lists_and_stop_powers_off, a_name_is_taken_once, two_guests_run_side_by_side, signals_end_the_guest_cleanly,
+    a_reader_that_stalls_does_not_make_lodge_deaf, closed_standard_descriptors_do_no_harm, a_background_job_leaves_the_terminal_to_its_shell,
     kill_9_of_the_vmm_leaves_nothing, kill_9_of_the_broker_leaves_nothing, a_terminal_is_raw_and_restored, a_closed_terminal_ends_the_guest,
     runs_unprivileged_in_a_container_like_namespace,
 ]
