@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What ./check runs. Each suite is one line; a suite's exit status is its verdict.
 
-TEST_PACKAGES="libcmocka-dev libzydis-dev clang libclang-rt-14-dev qemu-system-x86 qemu-utils python3 procps iproute2 util-linux acpica-tools"
+TEST_PACKAGES="libcmocka-dev libzydis-dev clang libclang-rt-14-dev qemu-system-x86 qemu-utils python3 procps iproute2 util-linux acpica-tools lz4 binutils"
 
 prepare() {
     # shellcheck disable=SC2086
@@ -24,7 +24,12 @@ meson_suite() {
 
 san_env() { ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"; }
 
-guest_files() { fetch_kernel && make_initrd; }
+guest_files() { fetch_kernel && make_initrd && make_vmlinux; }
+
+# Every instruction of the kernel as Zydis decodes it.
+decode_kernel() {
+    fetch_kernel && make_vmlinux && "$ROOT/build/tests/engine/soft/decode/test-decode-binaries" "$VMLINUX" >&2
+}
 
 run_quick() {
     suite packages prepare
@@ -47,6 +52,7 @@ run_check() {
     suite unit-clang meson_suite "$ROOT/build-clang" quick
     suite guests-clang meson_suite "$ROOT/build-clang" guest
     suite guest-files guest_files
+    suite decode-kernel decode_kernel
     suite linux-asan env LODGE_BUILD="$ROOT/build-asan" "$ROOT/tests/e2e/run" linux_boots_with_2_cpus
     suite e2e "$ROOT/tests/e2e/run" check
     suite quickstart quickstart_intro

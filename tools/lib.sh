@@ -124,6 +124,13 @@ fetch_kernel() {
     [ -e "$KERNEL" ] || die "no kernel in $KERNEL_DIR"
 }
 
+# The ELF kernel inside KERNEL: sets VMLINUX.
+make_vmlinux() {
+    VMLINUX=$CACHE/vmlinux-$(basename "$KERNEL")
+    [ -e "$VMLINUX" ] && return 0
+    "$ROOT/tools/guest/extract-vmlinux" "$KERNEL" "$VMLINUX.tmp" && mv "$VMLINUX.tmp" "$VMLINUX" || die "could not unpack the kernel"
+}
+
 # Initramfs of busybox, the virtio modules of KERNEL_DIR and tools/guest/init: sets INITRD. Made anew when an input is newer.
 # make_initrd [FILE=NAME-IN-GUEST ...]: adds files.
 make_initrd() {

@@ -38,6 +38,12 @@ def linux_boots_with_8_cpus():
     boots("8")
 
 
+def linux_boots_by_pvh():
+    """The ELF kernel out of the bzImage."""
+    with Guest("--memory", "256M", "--log", "info", kernel=os.environ["LODGE_VMLINUX"], append="quiet lodge.mode=intro") as g:
+        check(g.wait(600) == 0 and "pvh protocol" in g.text and "guest: Linux 6." in g.text, g.text[-2000:])
+
+
 def debug_exit_value_becomes_the_status():
     status, out, err = lodge("run", "--memory", "64M", "--kernel", bare("exit"))
     check(status == 7, f"status {status}: {err}")
@@ -270,7 +276,7 @@ def public(path):
 
 
 CHECK = [
-    linux_boots_with_1_cpu, linux_boots_with_2_cpus, linux_boots_with_4_cpus_on_micro, linux_boots_with_8_cpus,
+    linux_boots_with_1_cpu, linux_boots_with_2_cpus, linux_boots_with_4_cpus_on_micro, linux_boots_with_8_cpus, linux_boots_by_pvh,
     debug_exit_value_becomes_the_status, triple_fault_with_no_reboot_is_reported, hundred_starts_leave_nothing, five_linux_starts_leave_nothing,
     ps_lists_and_stop_powers_off, a_name_is_taken_once, two_guests_run_side_by_side, signals_end_the_guest_cleanly,
     a_reader_that_stalls_does_not_make_lodge_deaf, closed_standard_descriptors_do_no_harm, a_background_job_leaves_the_terminal_to_its_shell,
