@@ -64,6 +64,11 @@ static uint64_t *plain_reg(struct soft_cpu *c, uint32_t msr, bool *canon)
 
 static const struct fixed_msr *fixed_reg(const struct soft_cpu *c, uint32_t msr)
 {
+    /* Every AMD CPU has these four counters, whatever CPUID says: they count nothing here. APM vol. 2 13.2. */
+    static const struct fixed_msr k7_counter = { MSR_K7_EVNTSEL0, 0, true, true };
+    if (c->amd && msr >= MSR_K7_EVNTSEL0 && msr < MSR_K7_EVNTSEL0 + 8) {
+        return &k7_counter;
+    }
     for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
         if (fixed[i].msr == msr && (c->amd || !fixed[i].amd_only)) {
             return &fixed[i];
