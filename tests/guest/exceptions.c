@@ -265,6 +265,10 @@ static void single_step(void)
     check_eq(n, 2 + 3, "RDTSC is stepped");
     n = STEP("outb %%al, $0x80; nop", ::: "memory", "cc");
     check_eq(n, 2 + 3, "OUT is stepped");
+    if (not_on_tcg("HLT is stepped")) {         /* TCG sleeps for ever */
+        n = STEP("hlt; nop", ::: "memory", "cc");
+        check_eq(n, 2 + 3, "HLT is stepped: the trap ends it");
+    }
     trap_handlers[DB] = NULL;
     check_hw(TRY(".byte 0xf1", ::: "memory"), DB, "INT1");             /* TCG: #UD */
     check_hw(caught.ip - caught.start, 1, "INT1 is a trap");

@@ -71,6 +71,10 @@ static void syscalls(void)
     sc_return_flags = 0x3000 | 0x200000 | 2 | FL_RF | FL_VM;
     check_eq(run(u_syscall_flags, 0), VEC_USER_DONE, "SYSRET with other flags in R11");
     check_eq(caught.ax & (FL_RF | FL_VM | FL_ID), FL_ID, "RF and VM are cleared, ID is loaded");
+    sc_return_flags = FL_TF | 2;
+    check_eq(run(u_syscall, 0), DB, "SYSRET that sets TF");
+    check_eq(caught.ip, (ulong)u_syscall_back, "traps before the next instruction");
+    write_dr6(0xffff0ff0);
     sc_return_flags = 0;
     user_cs = SEL_USER_CODE32;
     bool amd = cpu_is_amd();
@@ -153,6 +157,10 @@ static void rings(void)
     check_eq(run(u_read_segs, 0), VEC_USER_DONE, "segments on the way to ring 3");
     check_eq(caught.ax & 0xffff, 0, "DS of ring 0 is null in ring 3");
     check_eq(caught.dx & 0xffff, SEL_USER_DATA, "FS of ring 3 stays");
+    __asm__ volatile("mov %0, %%gs" :: "r"(SEL_FREE) : "memory");
+    wrmsr(MSR_GS_BASE, 0x123456789000);
+    (void)run(u_read_segs, 0);
+    check_eq(rdmsr(MSR_GS_BASE), 0x123456789000, "a base from the MSR stays when ring 0's selector in GS becomes null");
     __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %1, %%fs; mov %1, %%gs" :: "r"(SEL_DATA), "r"(0) : "memory");
     /* Far transfers in 64-bit mode. */
     struct { uint64_t off; uint16_t sel; } __attribute__((packed)) far = { 0, SEL_CODE };

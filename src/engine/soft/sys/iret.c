@@ -169,7 +169,7 @@ void sys_sysret(struct soft_cpu *c, unsigned size)
     if (to64 && !canonical(rip) && !c->amd) {
         raise_gp(c);
     }
-    bool lma = cpu_long_mode(c);
+    bool lma = cpu_long_mode(c), stepped = c->st.rflags & X86_TF;
     cs_ss_flat(c, (uint16_t)((to64 ? base + 16 : base) | 3), (uint16_t)((base + 8) | 3), 3, to64);
     if (lma) {
         cpu_set_rflags(c, c->r[R_11], 0x3c7fd7);
@@ -177,6 +177,13 @@ void sys_sysret(struct soft_cpu *c, unsigned size)
         cpu_set_rflags(c, X86_IF, X86_IF);
     }
     c->rip = to64 ? rip : (uint32_t)rip;         /* AMD: a non-canonical one faults at the fetch, at CPL 3 */
+    if (!stepped && c->st.rflags & X86_TF) {     /* unlike behind POPF and IRET, the trap comes at once */
+        dr6_or(c, DR6_BS);
+        c->st.ev.exc_pending = 1;
+        c->st.ev.exc_vector = EXC_DB;
+        c->st.ev.exc_has_error = 0;
+        cpu_pend(c, PEND_IRQ);
+    }
 }
 
 void sys_sysenter(struct soft_cpu *c)

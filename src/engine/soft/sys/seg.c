@@ -204,7 +204,11 @@ void segs_leave_inner(struct soft_cpu *c, unsigned cpl)
         const struct x86_seg *s = &c->st.seg[regs[i]];
         unsigned dpl = (s->attr >> SEGA_DPL_SHIFT) & 3;
         if (!s->unusable && dpl < cpl && (s->attr & 12) != 12) {
+            uint64_t base = s->base;
             seg_set_null(c, regs[i], 0);
+            if (cpu_long_mode(c) && regs[i] >= SEG_FS) {
+                c->st.seg[regs[i]].base = base;     /* only the selector goes: the base may come from an MSR */
+            }
         }
     }
 }

@@ -197,5 +197,9 @@ void sys_trap(struct soft_cpu *c, bool step)
     }
     dr6_or(c, c->watch_hits | (step ? DR6_BS : 0));
     c->watch_hits = 0;
+    if (c->st.ev.halted) {      /* behind HLT: the trap ends it */
+        c->st.ev.halted = 0;
+        c->st.ev.mp_state = MP_RUNNABLE;
+    }
     c->shutdown |= !event_deliver(c, (struct event){ .vector = EXC_DB, .ret = c->rip });
 }
