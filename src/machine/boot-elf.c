@@ -30,7 +30,10 @@ static bool load_segment(struct boot_image *img, const struct segment *s, struct
     if (s->filesz > s->memsz || !range_ok(s->off, s->filesz, img->size)) {
         return err_set(err, ERR_INVALID, "a segment reaches beyond the file: it is cut off or damaged");
     }
-    if (s->paddr < BOOT_HIGH_START || !range_ok(s->paddr, s->memsz, cfg->low_ram)) {
+    if (s->paddr < BOOT_HIGH_START) {
+        return err_set(err, ERR_UNSUPPORTED, "a segment wants memory at %#" PRIx64 ", below 1 MiB, where the loader keeps its own tables", s->paddr);
+    }
+    if (!range_ok(s->paddr, s->memsz, cfg->low_ram)) {
         return err_set(err, ERR_INVALID, "a segment wants memory at %#" PRIx64 "+%#" PRIx64 ", which the guest does not have: give it more --memory",
                        s->paddr, s->memsz);
     }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/buf.h"
 #include "base/str.h"
 #include "x86/cpuid-int.h"
 #include "x86/msr.h"
@@ -203,7 +204,13 @@ static bool unknown_word(const char *what, const char *word, const char *const *
     if (near) {
         return err_set(err, ERR_INVALID, "unknown CPU %s '%s'; did you mean '%s'?", what, word, near);
     }
-    return err_set(err, ERR_INVALID, "unknown CPU %s '%s'; --cpu help lists them", what, word);
+    struct buf all = { 0 };
+    for (unsigned i = 0; list[i]; i++) {
+        buf_printf(&all, "%s%s", i ? " " : "", list[i]);
+    }
+    err_set(err, ERR_INVALID, "unknown CPU %s '%s'; there are: %s", what, word, buf_str(&all));
+    buf_fini(&all);
+    return false;
 }
 
 /* Word by word: model, then +f and -f. asked[] marks what was named with +. */
