@@ -44,7 +44,6 @@ run_check() {
     suite unit meson_suite "$ROOT/build" quick
     suite guests meson_suite "$ROOT/build" guest
     suite differential meson_suite "$ROOT/build" check
-    suite guests meson_suite "$ROOT/build" guest
     suite build-asan build_asan
     suite unit-asan san_env meson_suite "$ROOT/build-asan" quick
     suite guests-asan san_env meson_suite "$ROOT/build-asan" guest
