@@ -62,13 +62,17 @@ install_packages() {
     [ $rc = 0 ] || die "could not install: $want"
 }
 
-# Configures once and builds: build_tree DIR [meson options]
+# Configures and builds: build_tree DIR [meson options]. Options that an existing tree was not made with are applied to it, so that
+# ./check works after ./quickstart, which needs no test packages; a call without options takes the tree as it is.
 build_tree() {
     local dir=$1
     shift
     if [ ! -e "$dir/build.ninja" ]; then
         meson setup "$dir" "$ROOT" --wrap-mode=nodownload "$@" >&2 || die "meson setup failed"
+    elif [ $# -gt 0 ] && [ "$(cat "$dir/configured-with" 2>/dev/null)" != "$*" ]; then
+        meson setup --reconfigure "$dir" "$ROOT" "$@" >&2 || die "meson setup failed"
     fi
+    [ $# = 0 ] || printf '%s\n' "$*" > "$dir/configured-with"
     ninja -C "$dir" >&2 || die "the build failed"
 }
 
