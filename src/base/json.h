@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * JSON on json-c: bounded parsing and typed member access. Values are json-c objects; json_put releases one.
- * Bounds: depth 64, one string 1 MiB, one text 4 MiB, duplicate keys refused. Source: security.md section 7 of docs/security.md.
+ * Bounds: depth 64, one string 1 MiB, one text 4 MiB, duplicate keys refused. docs/security.md has the limits.
  */
 #ifndef LODGE_BASE_JSON_H
 #define LODGE_BASE_JSON_H

@@ -317,7 +317,7 @@ static void shootdown(void)
         smp_run(i, shoot_reader);
     }
     for (unsigned i = 0; i < 100; i++) {
-        shoot_value = 0;                        /* readers accept either for now */
+        shoot_value = 0;                        /* until the next round the readers take the old value and the new one */
         *(volatile uint64_t *)&pt_t[0] = (i & 1 ? (ulong)page_a : (ulong)page_b) | 3;
         invlpg((void *)SHOOT_VA);
         shoot_ack = 0;
