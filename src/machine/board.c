@@ -5,7 +5,6 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/uuid.h"
@@ -35,17 +34,12 @@ void board_map_init(struct board_map *map, uint64_t ram, unsigned phys_bits)
 
 static bool rtc_base(const char *text, struct rtc_props *p, struct err *err)
 {
-    struct tm tm = { 0 };
-    if (strcmp(text, "utc") == 0 || strcmp(text, "localtime") == 0) {
-        p->base = text[0] == 'u' ? RTC_UTC : RTC_LOCALTIME;
-        return true;
+    static const enum rtc_base base[] = { [VM_RTC_UTC] = RTC_UTC, [VM_RTC_LOCALTIME] = RTC_LOCALTIME, [VM_RTC_AT] = RTC_AT };
+    enum vm_rtc kind;
+    if (!vm_rtc_parse(text, &kind, &p->at, err)) {
+        return false;
     }
-    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (!end || *end || tm.tm_year < 70) {
-        return err_set(err, ERR_INVALID, "rtc '%s' is none of utc, localtime, a time such as 2026-01-31T12:00:00", text);
-    }
-    p->base = RTC_AT;
-    p->at = timegm(&tm);
+    p->base = base[kind];
     return true;
 }
 

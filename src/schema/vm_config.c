@@ -445,17 +445,27 @@ static bool check_channels(const struct vm_config *c, struct err *err)
     return true;
 }
 
-static bool check_rtc(const char *text, struct err *err)
+bool vm_rtc_parse(const char *text, enum vm_rtc *kind, int64_t *at, struct err *err)
 {
     struct tm tm = { 0 };
+    if (strcmp(text, "utc") == 0 || strcmp(text, "localtime") == 0) {
+        *kind = text[0] == 'u' ? VM_RTC_UTC : VM_RTC_LOCALTIME;
+        return true;
+    }
     const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    return strcmp(text, "utc") == 0 || strcmp(text, "localtime") == 0 || (end && !*end && tm.tm_year >= 70) ||
-           err_set(err, ERR_INVALID, "rtc '%s' is none of utc, localtime, a time such as 2026-01-31T12:00:00", text);
+    if (!end || *end || tm.tm_year < 70) {
+        return err_set(err, ERR_INVALID, "rtc '%s' is none of utc, localtime, a time such as 2026-01-31T12:00:00", text);
+    }
+    *kind = VM_RTC_AT;
+    *at = timegm(&tm);
+    return true;
 }
 
 bool vm_config_check(struct vm_config *c, struct err *err)
 {
     uint64_t machine;
+    enum vm_rtc rtc;
+    int64_t rtc_at;
     struct uuid uuid;
     if (!vm_word("machine", c->machine, vm_machine_names, &machine, err)) {
         return false;
@@ -492,5 +502,5 @@ bool vm_config_check(struct vm_config *c, struct err *err)
     if ((c->console == VM_CONSOLE_UNIX || c->console == VM_CONSOLE_FILE) && (!c->console_path || !c->console_path[0])) {
         return err_set(err, ERR_INVALID, "console '%s' needs a path", vm_console_names[c->console]);
     }
-    return check_rtc(c->rtc, err) && check_topology(&c->cpu, err) && check_disks(c, err) && check_channels(c, err) && check_nets(c, uuid.b, err);
+    return vm_rtc_parse(c->rtc, &rtc, &rtc_at, err) && check_topology(&c->cpu, err) && check_disks(c, err) && check_channels(c, err) && check_nets(c, uuid.b, err);
 }

@@ -99,6 +99,10 @@ struct json_object *vm_config_to_json(const struct vm_config *c, bool fds);
  */
 bool vm_config_check(struct vm_config *c, struct err *err);
 
+/* What the guest's clock shows at its start; *at, seconds since 1970, is set for VM_RTC_AT only. */
+enum vm_rtc { VM_RTC_UTC, VM_RTC_LOCALTIME, VM_RTC_AT };
+bool vm_rtc_parse(const char *text, enum vm_rtc *kind, int64_t *at, struct err *err);
+
 /* Words of an enum member for option parsing: "auto" -> VM_ENGINE_AUTO. NULL-terminated lists. */
 extern const char *const vm_engine_names[], *const vm_console_names[], *const vm_net_names[], *const vm_machine_names[];
 /* Index of `word`; false with the nearest word suggested. what: "engine". */
