@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { FD_MSG_MAX = 16 };
@@ -246,4 +247,26 @@ char *file_read(const char *path, size_t limit, size_t *len, struct err *err)
         err_prefix(err, "'%s': ", path);
     }
     return data;
+}
+
+int fd_listen_unix(const char *path, struct err *err)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    if (strlen(path) >= sizeof(sa.sun_path)) {
+        err_set(err, ERR_LIMIT, "socket path %s is longer than %zu bytes", path, sizeof(sa.sun_path) - 1);
+        return -1;
+    }
+    memcpy(sa.sun_path, path, strlen(path));
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    /* fchmod before bind: the socket never stands there with other rights */
+    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+        err_set_errno(err, errno, "cannot listen at %s", path);
+        return -1;
+    }
+    if (listen(fd, 16) < 0) {
+        err_set_errno(err, errno, "cannot listen at %s", path);
+        unlink(path);
+        return -1;
+    }
+    return TAKE_FD(fd);
 }

@@ -19,6 +19,8 @@ bool fd_set_cloexec(int fd, bool on);
 int fd_send(int sock, const void *buf, size_t len, const int *fds, size_t n);
 /* Receives one message; *n is room in, count out; surplus descriptors are closed. Bytes, 0 at end, or -errno. */
 ssize_t fd_recv(int sock, void *buf, size_t len, int *fds, size_t *n);
+/* Listening unix stream socket of mode 0600 at a path where nothing stands; non-blocking. -1 with err. */
+int fd_listen_unix(const char *path, struct err *err);
 /* Whole regular file of at most `limit` bytes, NUL added after the end. NULL with err. */
 char *fd_read_file(int fd, size_t limit, size_t *len, struct err *err);
 char *file_read(const char *path, size_t limit, size_t *len, struct err *err);

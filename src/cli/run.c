@@ -45,32 +45,31 @@ static bool open_file(struct run *r, const char *what, const char *path, int fla
     return true;
 }
 
-/* Listening socket at a path of the user's; removed at the end. */
-static bool listen_at(struct run *r, const char *path, int64_t *slot, struct err *err)
+/* A socket nobody listens at is what a dead program left. */
+static void remove_dead_socket(const char *path)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
     struct stat sb;
-    if (strlen(path) >= sizeof(sa.sun_path)) {
-        return err_set(err, ERR_LIMIT, "socket path %s is longer than %zu bytes", path, sizeof(sa.sun_path) - 1);
+    if (strlen(path) >= sizeof(sa.sun_path) || lstat(path, &sb) < 0 || !S_ISSOCK(sb.st_mode)) {
+        return;
     }
     memcpy(sa.sun_path, path, strlen(path));
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (lstat(path, &sb) == 0 && S_ISSOCK(sb.st_mode)) {
-        /* A socket nobody listens at is what a dead program left. */
-        AUTO_FD int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (connect(probe, (struct sockaddr *)&sa, sizeof(sa)) < 0 && errno == ECONNREFUSED) {
-            unlink(path);
-        }
+    AUTO_FD int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connect(probe, (struct sockaddr *)&sa, sizeof(sa)) < 0 && errno == ECONNREFUSED) {
+        unlink(path);
     }
-    /* fchmod before bind: the socket never stands there with other rights */
-    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
-        return err_set_errno(err, errno, "cannot listen at %s", path);
+}
+
+/* Listening socket at a path of the user's; removed at the end. */
+static bool listen_at(struct run *r, const char *path, int64_t *slot, struct err *err)
+{
+    remove_dead_socket(path);
+    int fd = fd_listen_unix(path, err);
+    if (fd < 0) {
+        return false;
     }
     r->unix_paths[r->n_unix_paths++] = str_dup(path);
-    if (listen(fd, 16) < 0) {
-        return err_set_errno(err, errno, "cannot listen at %s", path);
-    }
-    *slot = keep(r, TAKE_FD(fd));
+    *slot = keep(r, fd);
     return true;
 }
 

@@ -134,21 +134,9 @@ bool runtime_set_status(struct runtime_guest *g, struct json_object *status, str
 
 int runtime_listen(struct runtime_guest *g, struct err *err)
 {
-    struct sockaddr_un sa = { .sun_family = AF_UNIX };
     AUTO_FREE char *path = str_fmt("%s/qmp", g->dir);
-    if (strlen(path) >= sizeof(sa.sun_path)) {
-        err_set(err, ERR_LIMIT, "socket path %s is longer than %zu bytes: set a shorter LODGE_RUNTIME_DIR", path, sizeof(sa.sun_path) - 1);
-        return -1;
-    }
-    memcpy(sa.sun_path, path, strlen(path));
     unlink(path);
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    /* fchmod before bind: the socket never stands there with other rights */
-    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0) {
-        err_set_errno(err, errno, "cannot listen at %s", path);
-        return -1;
-    }
-    return TAKE_FD(fd);
+    return fd_listen_unix(path, err);
 }
 
 void runtime_release(struct runtime_guest *g)
