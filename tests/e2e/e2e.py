@@ -30,18 +30,22 @@ def main():
         if word not in SUITES and word not in everything:
             sys.exit(f"no test '{word}'")
         wanted += SUITES.get(word) or [everything[word]]
-    failed = []
+    failed, not_run = [], []
     for test in wanted:
         start = time.monotonic()
         try:
             test()
             harness.nothing_left()
             verdict = "ok"
+        except harness.NotRun as why:
+            verdict = f"NOT RUN: {why}"
+            not_run.append(test.__name__)
         except (Exception, SystemExit):
             verdict = "FAILED\n" + traceback.format_exc()
             failed.append(test.__name__)
         print(f"{time.monotonic() - start:7.1f} s  {test.__name__}  {verdict}", flush=True)
-    print(f"{len(wanted) - len(failed)} of {len(wanted)} passed" + (": failed " + " ".join(failed) if failed else ""))
+    print(f"{len(wanted) - len(failed) - len(not_run)} of {len(wanted)} passed" + (": failed " + " ".join(failed) if failed else "") +
+          (", not run " + " ".join(not_run) if not_run else ""))
     return 1 if failed else 0
 
 
